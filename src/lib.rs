@@ -1,0 +1,2 @@
+//! Vector search for Apache DataFusion over plain Parquet files.
+pub mod id;
