@@ -1,2 +1,2 @@
 //! shell
-fn main(){}
+fn main() {}

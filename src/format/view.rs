@@ -1,0 +1,377 @@
+//! Searching the bytes in place; the mirror image of `write`.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::ops::Range;
+
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::FormatError;
+use super::layout::{Header, Section};
+use super::meta::SidecarMeta;
+use super::puffin::{BLOB_CHECKSUM, Blob, Footer};
+use crate::hnsw::raw::{
+    CodeMetric, CodeRows, Codebook, Le32, Links, NodeRows, Parts, Vectors, as_floats, reachable, rows_of,
+    search,
+};
+use crate::hnsw::{
+    HnswConfig, HnswIndex, SearchError, SearchOptions, SearchOutcome, StoredVectors, VectorMetric,
+};
+use crate::id::RowId;
+
+/// A sidecar, searched where its bytes are.
+pub struct View<B> {
+    bytes: B,
+    header: Header,
+    meta: SidecarMeta,
+    /// Where each section's content lies, in the order of [`Section::ALL`].
+    sections: [Range<usize>; Section::ALL.len()],
+    config: HnswConfig,
+}
+
+impl<B> fmt::Debug for View<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("View")
+            .field("header", &self.header)
+            .field("meta", &self.meta)
+            .field("sections", &self.sections)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<B: AsRef<[u8]>> View<B> {
+    /// Opens bytes written by [`write`](super::write), to be read in place.
+    ///
+    /// Costs the same for any number of rows; nothing is copied.
+    ///
+    /// # Errors
+    ///
+    /// Unless all of these hold, checked in this order: the file begins and ends as a Puffin file does;
+    /// the footer's checksum agrees and it lists blobs inside of the file; the header has our magic, a
+    /// version that we know, and agrees with its checksum; its numbers go together; and every section
+    /// has the length that follows from them. What the sections hold is checked as it is read, or all at
+    /// once by [`verify`](Self::verify).
+    ///
+    /// # Panics
+    ///
+    /// Never, for any bytes.
+    pub fn open(bytes: B) -> Result<Self, FormatError> {
+        let file = bytes.as_ref();
+        let (footer, end) = Footer::from_file(file)?;
+        let header = locate(&footer.blobs, Section::Header, end)?;
+        let header_length = header.len().min(super::layout::HEADER);
+        let header = Header::from_bytes(&file[header.start..header.start + header_length])?;
+        let mut sections = std::array::from_fn(|_| 0..0);
+        for (section, place) in Section::ALL.into_iter().zip(&mut sections) {
+            let blob = locate(&footer.blobs, section, end)?;
+            let length = header.length(section)?;
+            if blob.len() < length {
+                return Err(FormatError::damaged(
+                    section.name(),
+                    "shorter than the header says",
+                ));
+            }
+            *place = blob.start..blob.start + length;
+        }
+        let meta = SidecarMeta::from_properties(&footer.properties)
+            .map_err(|reason| FormatError::damaged("footer", reason))?;
+        let config = HnswConfig {
+            m: header.m as usize,
+            ef_construction: header.ef_construction as usize,
+            seed: header.seed,
+            threads: 0,
+            stored: header.stored,
+        };
+        Ok(Self {
+            bytes,
+            header,
+            meta,
+            sections,
+            config,
+        })
+    }
+
+    fn section(&self, section: Section) -> &[u8] {
+        let place = self.sections[section as usize].clone();
+        // A `B` that gives other bytes than it gave to `open` gets the answer of an empty section.
+        self.bytes.as_ref().get(place).unwrap_or_default()
+    }
+
+    fn words(&self, section: Section) -> &[Le32] {
+        self.section(section).as_chunks().0
+    }
+
+    pub(crate) fn parts(&self) -> Parts<'_> {
+        let header = &self.header;
+        let nodes = self.words(Section::Nodes);
+        let (rows, starts) = nodes.split_at((header.linked as usize).min(nodes.len()));
+        let metric = match header.code_kind {
+            1 => Some(CodeMetric::Squared),
+            2 => Some(CodeMetric::Dot),
+            _ => None,
+        };
+        Parts {
+            metric: header.metric,
+            dim: header.dim as usize,
+            links: Links {
+                levels: &header.levels,
+                m: header.m as usize,
+                base: self.words(Section::Links),
+                upper: self.words(Section::Upper),
+            },
+            codes: metric.map(|metric| {
+                let book = Codebook {
+                    metric,
+                    offset: header.code_offset,
+                    scale: header.code_scale,
+                };
+                let bytes = self.section(Section::Codes);
+                (
+                    book,
+                    CodeRows {
+                        bytes,
+                        stride: header.code_stride as usize,
+                    },
+                )
+            }),
+            node_rows: NodeRows { rows, starts },
+            row_slots: self.words(Section::Rows),
+            vectors: Vectors {
+                bytes: self.section(Section::Vectors),
+                stored: header.stored,
+                dim: header.dim as usize,
+                order: None,
+            },
+            slots: header.slots,
+            longest: header.longest,
+        }
+    }
+
+    /// The rows nearest to `query`.
+    ///
+    /// # Errors
+    ///
+    /// If the query has the wrong length, is not finite, or is zero under cosine; or if the search comes
+    /// upon bytes that contradict each other, after which the source must be searched instead.
+    pub fn search(&self, query: &[f32], options: &SearchOptions<'_>) -> Result<SearchOutcome, SearchError> {
+        search(&self.parts(), query, options)
+    }
+
+    /// The vector of a row, as it is stored: borrowed if it is f32 and aligned, which it is in a mapped
+    /// file. `None` if the row has no vector or none are stored.
+    pub fn vector(&self, row: RowId) -> Option<Cow<'_, [f32]>> {
+        let parts = self.parts();
+        let slot = parts.slot_of(row.get())?;
+        let bytes = parts.vectors.row(slot)?;
+        if parts.vectors.stored == StoredVectors::F32
+            && let Some(floats) = as_floats(bytes)
+        {
+            return Some(Cow::Borrowed(floats));
+        }
+        let mut vector = vec![0.0; parts.dim];
+        parts
+            .vectors
+            .read(slot, &mut vector)
+            .then_some(Cow::Owned(vector))
+    }
+
+    /// Whether vectors are stored in full precision, so that [`vector`](Self::vector) gives the source's.
+    pub fn has_vectors(&self) -> bool {
+        self.header.stored == StoredVectors::F32
+    }
+
+    /// What is stored of each vector.
+    pub fn stored(&self) -> StoredVectors {
+        self.header.stored
+    }
+
+    /// What the sidecar says about itself and its source.
+    pub fn meta(&self) -> &SidecarMeta {
+        &self.meta
+    }
+
+    /// Numbers in a vector.
+    pub fn dim(&self) -> usize {
+        self.header.dim as usize
+    }
+
+    /// The metric.
+    pub fn metric(&self) -> VectorMetric {
+        self.header.metric
+    }
+
+    /// Rows of the source, those without a vector included.
+    pub fn rows(&self) -> u64 {
+        self.header.rows
+    }
+
+    /// Nodes of the graph: distinct vectors.
+    pub fn node_count(&self) -> usize {
+        self.header.nodes() as usize
+    }
+
+    /// The settings of the build.
+    pub fn config(&self) -> &HnswConfig {
+        &self.config
+    }
+
+    /// Links per node in the upper layers.
+    pub fn m(&self) -> usize {
+        self.config.m
+    }
+
+    /// Candidates kept while a node was inserted.
+    pub fn ef_construction(&self) -> usize {
+        self.config.ef_construction
+    }
+
+    /// The length of the longest linked vector, at most; for [`distance_error`](crate::hnsw::distance_error).
+    pub fn longest_vector(&self) -> f32 {
+        self.header.longest
+    }
+
+    /// Rows whose vector is NULL or holds a NULL, ascending.
+    pub fn null_rows(&self) -> impl ExactSizeIterator<Item = RowId> + '_ {
+        rows_of(self.list(0))
+    }
+
+    /// Rows whose vector is zero, under cosine (SQL's distance is NULL), ascending.
+    pub fn zero_rows(&self) -> impl ExactSizeIterator<Item = RowId> + '_ {
+        rows_of(self.list(1))
+    }
+
+    /// Rows whose vector is not finite or too long (or, under cosine, too short) for f32 arithmetic,
+    /// ascending. They are in no answer of [`search`](Self::search): the caller decides about them.
+    pub fn unlinked_rows(&self) -> impl ExactSizeIterator<Item = RowId> + '_ {
+        rows_of(self.list(2))
+    }
+
+    fn list(&self, which: usize) -> &[Le32] {
+        let counts = [self.header.nulls, self.header.zeros, self.header.unlinked].map(|count| count as usize);
+        let begin: usize = counts[..which].iter().sum();
+        self.words(Section::Lists)
+            .get(begin..begin + counts[which])
+            .unwrap_or_default()
+    }
+
+    /// Bytes of each section, padding not counted.
+    pub fn section_sizes(&self) -> Vec<(&'static str, usize)> {
+        Section::ALL
+            .into_iter()
+            .map(|section| (section.name(), self.section(section).len()))
+            .collect()
+    }
+
+    /// Bytes of the whole file.
+    pub fn size(&self) -> usize {
+        self.bytes.as_ref().len()
+    }
+
+    /// Checks everything: the checksum of every blob, every link and row number, and that layer 0 leads
+    /// from the entry point to every node. Reads the whole file.
+    ///
+    /// # Errors
+    ///
+    /// Names the first section that is not as it was written.
+    pub fn verify(&self) -> Result<(), FormatError> {
+        let file = self.bytes.as_ref();
+        let (footer, end) = Footer::from_file(file)?;
+        for blob in &footer.blobs {
+            let damaged = |reason| FormatError::damaged(section_name(&blob.r#type), reason);
+            let place = blob_place(blob, end).ok_or_else(|| damaged("outside of the file"))?;
+            let claimed = blob.properties.get(BLOB_CHECKSUM);
+            if claimed.is_some_and(|claimed| *claimed != format!("{:016x}", xxh3_64(&file[place]))) {
+                return Err(damaged("the checksum does not agree"));
+            }
+        }
+        self.verify_content()
+    }
+
+    fn verify_content(&self) -> Result<(), FormatError> {
+        let parts = self.parts();
+        let damaged = |section: Section, reason: &str| Err(FormatError::damaged(section.name(), reason));
+        for (layer, &count) in parts.links.levels.iter().enumerate() {
+            let section = if layer == 0 {
+                Section::Links
+            } else {
+                Section::Upper
+            };
+            for node in 0..count {
+                let mut list: Vec<u32> = parts.links.neighbours(node, layer).collect();
+                if list.iter().any(|&to| to >= count || to == node) {
+                    return damaged(section, "a link leads to itself or out of its layer");
+                }
+                list.sort_unstable();
+                if list.windows(2).any(|pair| pair[0] == pair[1]) {
+                    return damaged(section, "a link is there twice");
+                }
+            }
+        }
+        if !reachable(parts.links).into_iter().all(|reached| reached) {
+            return damaged(Section::Links, "a node cannot be reached");
+        }
+        for node in 0..parts.node_count() {
+            let rows = parts
+                .node_rows
+                .of(node)
+                .map_err(|_| FormatError::damaged("nodes", "has a gap"))?;
+            for &row in rows {
+                if parts.slot_of(u64::from(u32::from_le_bytes(row))) != Some(node) {
+                    return damaged(Section::Nodes, "a node and a row disagree");
+                }
+            }
+        }
+        for which in 0..3 {
+            let list = self.list(which);
+            let rows: Vec<u32> = list.iter().map(|&row| u32::from_le_bytes(row)).collect();
+            let ascending = rows.windows(2).all(|pair| pair[0] < pair[1]);
+            if !ascending || rows.last().is_some_and(|&row| u64::from(row) >= self.header.rows) {
+                return damaged(Section::Lists, "rows are out of order or out of range");
+            }
+        }
+        Ok(())
+    }
+
+    /// Copies the index into memory.
+    pub(super) fn to_index(&self) -> HnswIndex {
+        HnswIndex::from_parts(
+            &self.parts(),
+            self.config.clone(),
+            [self.list(0), self.list(1), self.list(2)].map(<[Le32]>::to_vec),
+        )
+    }
+}
+
+/// Where a section lies: its blobs, which follow each other, before `end`.
+fn locate(blobs: &[Blob], section: Section, end: usize) -> Result<Range<usize>, FormatError> {
+    let damaged = |reason| Err(FormatError::damaged(section.name(), reason));
+    let name = section.blob_type();
+    let mut place: Option<Range<usize>> = None;
+    for blob in blobs.iter().filter(|blob| blob.r#type == name) {
+        if blob.compression_codec.is_some() {
+            return damaged("compressed, so it cannot be searched in place");
+        }
+        let Some(part) = blob_place(blob, end) else {
+            return damaged("outside of the file");
+        };
+        place = match place {
+            None => Some(part),
+            Some(before) if before.end == part.start => Some(before.start..part.end),
+            Some(_) => return damaged("its blobs do not follow each other"),
+        };
+    }
+    place.map_or_else(|| damaged("missing"), Ok)
+}
+
+fn blob_place(blob: &Blob, end: usize) -> Option<Range<usize>> {
+    let begin = usize::try_from(blob.offset).ok()?;
+    let until = begin.checked_add(usize::try_from(blob.length).ok()?)?;
+    (until <= end).then_some(begin..until)
+}
+
+fn section_name(blob_type: &str) -> &'static str {
+    Section::ALL
+        .into_iter()
+        .find(|section| section.blob_type() == blob_type)
+        .map_or("further blob", Section::name)
+}

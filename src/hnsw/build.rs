@@ -1,0 +1,336 @@
+//! Building the graph (Algorithm 1), in parallel and always the same.
+//!
+//! Nodes are inserted in batches. All nodes of a batch are searched for in the graph as it was before the
+//! batch, side by side; then the links back to them are added, sorted by the node that receives them. So
+//! the graph depends on the data and the seed, and not on the threads.
+
+use std::ops::ControlFlow;
+
+use rayon::prelude::*;
+
+use super::config::BuildError;
+use super::graph::{Le32, Links, NO_LINK};
+use super::search::{Candidate, Scratch, Space, descend, search_layer};
+use super::select::{Points, select_neighbours};
+
+/// A batch grows with the graph up to this share of all nodes.
+const LARGEST_BATCH: usize = 50;
+/// A batch is at most this share of the graph before it.
+const BATCH_GROWTH: usize = 4;
+
+/// The graph under construction; the same layout as in the file.
+#[derive(Debug)]
+pub(crate) struct Graph {
+    pub(crate) levels: Vec<u32>,
+    pub(crate) m: usize,
+    pub(crate) base: Vec<Le32>,
+    pub(crate) upper: Vec<Le32>,
+}
+
+impl Graph {
+    pub(crate) fn new(levels: Vec<u32>, m: usize) -> Self {
+        let nodes = levels.first().copied().unwrap_or(0) as usize;
+        let above: usize = levels.iter().skip(1).map(|&count| count as usize).sum();
+        let none = NO_LINK.to_le_bytes();
+        Self {
+            levels,
+            m,
+            base: vec![none; nodes * 2 * m],
+            upper: vec![none; above * m],
+        }
+    }
+
+    pub(crate) fn links(&self) -> Links<'_> {
+        Links {
+            levels: &self.levels,
+            m: self.m,
+            base: &self.base,
+            upper: &self.upper,
+        }
+    }
+
+    fn limit(&self, layer: usize) -> usize {
+        if layer == 0 { 2 * self.m } else { self.m }
+    }
+
+    pub(crate) fn set(&mut self, node: u32, layer: usize, neighbours: &[u32]) {
+        let width = self.limit(layer);
+        let slots = if layer == 0 {
+            &mut self.base[node as usize * width..][..width]
+        } else {
+            let before: usize = self.levels[1..layer].iter().map(|&count| count as usize).sum();
+            &mut self.upper[(before + node as usize) * width..][..width]
+        };
+        let padded = neighbours.iter().copied().chain(std::iter::repeat(NO_LINK));
+        for (slot, id) in slots.iter_mut().zip(padded) {
+            *slot = id.to_le_bytes();
+        }
+    }
+
+    fn highest_layer(&self, node: u32) -> usize {
+        self.levels.iter().take_while(|&&count| node < count).count() - 1
+    }
+}
+
+/// What a thread of the build reuses.
+#[derive(Default)]
+struct Workbench {
+    scratch: Scratch,
+    kept: Vec<u32>,
+    keys: Vec<u32>,
+    union: Vec<u32>,
+    sorted: Vec<Candidate>,
+}
+
+/// The neighbours chosen for a new node in one layer.
+struct Chosen {
+    node: u32,
+    layer: usize,
+    neighbours: Vec<u32>,
+}
+
+/// A link back to a new node, in the order in which links are added.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Back {
+    layer: u32,
+    to: u32,
+    from: u32,
+}
+
+/// Links all nodes of `graph`, in the order `sequence`, whose first node is 0.
+pub(crate) fn link_all(
+    graph: &mut Graph,
+    points: &Points<'_>,
+    sequence: &[u32],
+    ef_construction: usize,
+    progress: &(dyn Fn(u64) -> ControlFlow<()> + Sync),
+) -> Result<(), BuildError> {
+    let mut done = 1.min(sequence.len());
+    while done < sequence.len() {
+        let most = (sequence.len() / LARGEST_BATCH).max(1);
+        let size = (done / BATCH_GROWTH).clamp(1, most).min(sequence.len() - done);
+        let mut batch = sequence[done..done + size].to_vec();
+        // Neighbours in number are neighbours in space: they walk over the same, still cached, nodes.
+        batch.sort_unstable();
+        insert_batch(graph, points, &batch, ef_construction);
+        done += size;
+        if progress(done as u64).is_break() {
+            return Err(BuildError::Cancelled);
+        }
+    }
+    Ok(())
+}
+
+fn insert_batch(graph: &mut Graph, points: &Points<'_>, batch: &[u32], ef_construction: usize) {
+    let frozen = &*graph;
+    let chosen: Vec<Chosen> = batch
+        .par_iter()
+        .with_min_len(4)
+        .map_init(Workbench::default, |bench, &node| {
+            choose(frozen, points, node, ef_construction, bench)
+        })
+        .flatten_iter()
+        .collect();
+    let mut backs: Vec<Back> = chosen
+        .iter()
+        .flat_map(|c| {
+            let layer = u32::try_from(c.layer).expect("few layers");
+            c.neighbours.iter().map(move |&to| Back {
+                layer,
+                to,
+                from: c.node,
+            })
+        })
+        .collect();
+    for c in &chosen {
+        graph.set(c.node, c.layer, &c.neighbours);
+    }
+    backs.par_sort_unstable();
+    let groups: Vec<&[Back]> = backs
+        .chunk_by(|a, b| (a.layer, a.to) == (b.layer, b.to))
+        .collect();
+    let frozen = &*graph;
+    let lists: Vec<Chosen> = groups
+        .par_iter()
+        .with_min_len(16)
+        .map_init(Workbench::default, |bench, group| {
+            receive(frozen, points, group, bench)
+        })
+        .collect();
+    for list in &lists {
+        graph.set(list.node, list.layer, &list.neighbours);
+    }
+}
+
+/// Searches for a new node, layer by layer, and chooses its neighbours.
+fn choose(
+    graph: &Graph,
+    points: &Points<'_>,
+    node: u32,
+    ef_construction: usize,
+    bench: &mut Workbench,
+) -> Vec<Chosen> {
+    let links = graph.links();
+    let highest = graph.highest_layer(node);
+    let mut chosen = Vec::with_capacity(highest + 1);
+    points.around(node, |space| {
+        descend(links, space, highest, ef_construction, &mut bench.scratch).expect(OWN_LINKS);
+        for layer in (0..=highest).rev() {
+            search_layer(links, space, layer, &mut bench.scratch).expect(OWN_LINKS);
+            let found = bench.scratch.pool.candidates();
+            select_neighbours(points, found, graph.m, &mut bench.kept, &mut bench.keys);
+            chosen.push(Chosen {
+                node,
+                layer,
+                neighbours: bench.kept.clone(),
+            });
+            let nearest = found[0];
+            bench.scratch.pool.reset(ef_construction);
+            bench
+                .scratch
+                .pool
+                .push(Candidate::new(nearest.key(), nearest.node()));
+        }
+    });
+    chosen
+}
+
+const OWN_LINKS: &str = "the builder links only nodes that exist";
+
+/// Adds links back to new nodes to one list, choosing again if it overflows.
+fn receive(graph: &Graph, points: &Points<'_>, group: &[Back], bench: &mut Workbench) -> Chosen {
+    let (node, layer) = (group[0].to, group[0].layer as usize);
+    let limit = graph.limit(layer);
+    bench.union.clear();
+    bench.union.extend(graph.links().neighbours(node, layer));
+    bench.union.extend(group.iter().map(|back| back.from));
+    if bench.union.len() > limit {
+        let Workbench {
+            union,
+            keys,
+            sorted,
+            kept,
+            ..
+        } = bench;
+        points.around(node, |space| {
+            keys.resize(union.len(), 0);
+            space.keys(union, keys);
+        });
+        sorted.clear();
+        sorted.extend(
+            union
+                .iter()
+                .zip(keys.iter())
+                .map(|(&id, &key)| Candidate::new(key, id)),
+        );
+        sorted.sort_unstable();
+        select_neighbours(points, sorted, limit, kept, keys);
+        return Chosen {
+            node,
+            layer,
+            neighbours: kept.clone(),
+        };
+    }
+    Chosen {
+        node,
+        layer,
+        neighbours: bench.union.clone(),
+    }
+}
+
+/// Makes every node reachable from the entry point at layer 0: an orphan gets a link from the nearest
+/// reachable node that has a free slot or whose farthest neighbour is reached otherwise.
+///
+/// Gives the number of links added.
+pub(crate) fn repair(graph: &mut Graph, points: &Points<'_>, ef: usize) -> usize {
+    let nodes = graph.levels.first().copied().unwrap_or(0);
+    let mut bench = Workbench::default();
+    let mut repaired = 0;
+    // A replaced link may cut off another node; each round has fewer to mend.
+    for _ in 0..16 {
+        let mut reached = reach(graph);
+        if reached.iter().all(|&is| is) {
+            break;
+        }
+        let mut incoming = in_degrees(graph);
+        for orphan in 0..nodes {
+            if reached[orphan as usize] {
+                continue;
+            }
+            points.around(orphan, |space| {
+                let links = graph.links();
+                descend(links, space, 0, ef, &mut bench.scratch).expect(OWN_LINKS);
+                search_layer(links, space, 0, &mut bench.scratch).expect(OWN_LINKS);
+            });
+            let found: Vec<u32> = bench.scratch.pool.candidates().iter().map(|c| c.node()).collect();
+            adopt(graph, &found, orphan, &reached, &mut incoming);
+            repaired += 1;
+            // What the orphan leads to is reached with it.
+            let mut stack = vec![orphan];
+            while let Some(node) = stack.pop() {
+                if !std::mem::replace(&mut reached[node as usize], true) {
+                    stack.extend(graph.links().neighbours(node, 0));
+                }
+            }
+        }
+    }
+    repaired
+}
+
+/// Links `orphan` from one of `found`, which are sorted by distance.
+fn adopt(graph: &mut Graph, found: &[u32], orphan: u32, reached: &[bool], incoming: &mut [u32]) {
+    let limit = graph.limit(0);
+    let fit = |node: &&u32| reached[**node as usize] && **node != orphan;
+    let mut list = Vec::new();
+    for &node in found.iter().filter(fit) {
+        list.clear();
+        list.extend(graph.links().neighbours(node, 0));
+        if list.len() < limit {
+            list.push(orphan);
+            incoming[orphan as usize] += 1;
+            graph.set(node, 0, &list);
+            return;
+        }
+    }
+    // All are full: take the place of the link whose target has the most other ways in.
+    if let Some(&node) = found.iter().find(fit) {
+        list.clear();
+        list.extend(graph.links().neighbours(node, 0));
+        let place = (0..list.len())
+            .max_by_key(|&i| incoming[list[i] as usize])
+            .expect("the list is full");
+        incoming[list[place] as usize] -= 1;
+        incoming[orphan as usize] += 1;
+        list[place] = orphan;
+        graph.set(node, 0, &list);
+    }
+}
+
+fn in_degrees(graph: &Graph) -> Vec<u32> {
+    let nodes = graph.levels.first().copied().unwrap_or(0);
+    let mut degrees = vec![0; nodes as usize];
+    for node in 0..nodes {
+        for to in graph.links().neighbours(node, 0) {
+            degrees[to as usize] += 1;
+        }
+    }
+    degrees
+}
+
+/// Which nodes layer 0 leads to from the entry point.
+fn reach(graph: &Graph) -> Vec<bool> {
+    reachable(graph.links())
+}
+
+/// Which nodes layer 0 leads to from the entry point. Links that lead nowhere are passed over.
+pub(crate) fn reachable(links: Links<'_>) -> Vec<bool> {
+    let nodes = links.node_count() as usize;
+    let mut reached = vec![false; nodes];
+    let mut stack = if nodes > 0 { vec![0u32] } else { Vec::new() };
+    while let Some(node) = stack.pop() {
+        if (node as usize) < nodes && !std::mem::replace(&mut reached[node as usize], true) {
+            stack.extend(links.neighbours(node, 0));
+        }
+    }
+    reached
+}

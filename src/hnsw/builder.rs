@@ -1,0 +1,521 @@
+//! From rows to an index: sort the rows out, fold identical vectors, number the nodes, encode, link.
+
+use std::collections::HashMap;
+use std::ops::ControlFlow;
+
+use rayon::prelude::*;
+
+use super::build::{self, Graph};
+use super::config::{BuildError, HnswConfig, MAX_DIM, MAX_ROWS, StoredVectors};
+use super::graph::{Le32, MAX_LEVELS, NO_SLOT, Vectors, vector_stride};
+use super::index::{Codes, HnswIndex};
+use super::kernels::{CodeMetric, CodeRows};
+use super::levels::{draw_layer, mix};
+use super::metric::VectorMetric;
+use super::order;
+use super::quantize::{self, Codebook};
+use super::query::{LENGTHS, vector_length};
+use super::select::Points;
+use crate::id::RowId;
+
+/// How far a build is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BuildProgress {
+    /// What is being done.
+    pub phase: BuildPhase,
+    /// Nodes done in this phase.
+    pub done: u64,
+    /// Nodes in all.
+    pub total: u64,
+}
+
+/// The parts of a build; nearly all of its time goes into [`Link`](Self::Link).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum BuildPhase {
+    /// Folding identical vectors and numbering the nodes.
+    Arrange,
+    /// Encoding the vectors.
+    Encode,
+    /// Inserting the nodes into the graph.
+    Link,
+    /// Checking that every node can be reached.
+    Check,
+}
+
+/// Where a row of the source ends up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// In the graph.
+    Linked,
+    /// NULL.
+    Null,
+    /// A zero vector under cosine: its distance is NULL in SQL.
+    Zero,
+    /// Not finite, or of a length that f32 sums of squares cannot hold.
+    Unlinked,
+}
+
+/// Collects vectors and builds an [`HnswIndex`] of them.
+///
+/// ```
+/// use datafusion_hnsw::hnsw::{HnswBuilder, HnswConfig, VectorMetric};
+/// use datafusion_hnsw::id::RowId;
+///
+/// let mut builder = HnswBuilder::new(2, VectorMetric::Euclidean, HnswConfig::default());
+/// builder.insert(RowId::new(0), vec![0.0, 0.0])?;
+/// builder.insert(RowId::new(1), vec![3.0, 4.0])?;
+/// let index = builder.build()?;
+/// assert_eq!(index.search(&[3.0, 3.0], 1, 10), [(RowId::new(1), 1.0)]);
+/// # Ok::<(), datafusion_hnsw::hnsw::BuildError>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct HnswBuilder {
+    dim: usize,
+    metric: VectorMetric,
+    config: HnswConfig,
+    /// The rows in the order of insertion, and where each one's vector lies in the matrix.
+    rows: Vec<(u32, Kind, u32)>,
+    /// Vectors one after the other, little-endian.
+    matrix: Vec<u8>,
+    vectors: u32,
+}
+
+impl HnswBuilder {
+    /// A builder for vectors of `dim` numbers. Settings are checked by [`build`](Self::build).
+    pub fn new(dim: usize, metric: VectorMetric, config: HnswConfig) -> Self {
+        Self {
+            dim,
+            metric,
+            config,
+            rows: Vec::new(),
+            matrix: Vec::new(),
+            vectors: 0,
+        }
+    }
+
+    /// Makes room for so many further rows.
+    pub fn reserve(&mut self, rows: usize) {
+        self.rows.reserve(rows);
+        self.matrix.reserve(rows.saturating_mul(4 * self.dim));
+    }
+
+    /// Rows inserted so far.
+    pub fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// Whether no row was inserted.
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    /// Adds a row and its vector.
+    ///
+    /// # Errors
+    ///
+    /// If the vector has another length than the index, or the row number is too large.
+    pub fn insert(&mut self, row: RowId, vector: Vec<f32>) -> Result<(), BuildError> {
+        self.insert_slice(row, &vector)
+    }
+
+    /// Adds a row and its vector, which is copied.
+    ///
+    /// # Errors
+    ///
+    /// If the vector has another length than the index, or the row number is too large.
+    pub fn insert_slice(&mut self, row: RowId, vector: &[f32]) -> Result<(), BuildError> {
+        if vector.len() != self.dim {
+            return Err(BuildError::Dimension {
+                row: row.get(),
+                expected: self.dim,
+                found: vector.len(),
+            });
+        }
+        let small = small_row(row)?;
+        self.matrix.extend(vector.iter().flat_map(|x| x.to_le_bytes()));
+        self.rows.push((small, self.kind(vector), self.vectors));
+        self.vectors += 1;
+        Ok(())
+    }
+
+    /// Adds a row whose vector is NULL or holds a NULL.
+    ///
+    /// # Errors
+    ///
+    /// If the row number is too large.
+    pub fn insert_null(&mut self, row: RowId) -> Result<(), BuildError> {
+        self.rows.push((small_row(row)?, Kind::Null, NO_SLOT));
+        Ok(())
+    }
+
+    fn kind(&self, vector: &[f32]) -> Kind {
+        let length = vector_length(vector);
+        if self.metric.ignores_length() && length == 0.0 {
+            Kind::Zero
+        } else if !length.is_finite()
+            || length > *LENGTHS.end()
+            || (self.metric.ignores_length() && length < *LENGTHS.start())
+        {
+            Kind::Unlinked
+        } else {
+            Kind::Linked
+        }
+    }
+
+    /// Builds the index.
+    ///
+    /// # Errors
+    ///
+    /// If a setting is out of its range or a row was inserted twice.
+    pub fn build(self) -> Result<HnswIndex, BuildError> {
+        self.build_with(&|_| ControlFlow::Continue(()))
+    }
+
+    /// Builds the index, telling `progress` now and then how far it is; `Break` cancels.
+    ///
+    /// # Errors
+    ///
+    /// If a setting is out of its range, a row was inserted twice, or `progress` cancelled.
+    pub fn build_with(
+        self,
+        progress: &(dyn Fn(BuildProgress) -> ControlFlow<()> + Sync),
+    ) -> Result<HnswIndex, BuildError> {
+        self.config.check()?;
+        if !(1..=MAX_DIM).contains(&self.dim) {
+            return Err(BuildError::OutOfRange {
+                setting: "dimension",
+                value: self.dim,
+                least: 1,
+                most: MAX_DIM,
+            });
+        }
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(self.config.threads)
+            .build()
+            .map_err(|error| BuildError::Threads(error.to_string()))?;
+        pool.install(|| self.run(progress))
+    }
+
+    fn run(
+        mut self,
+        progress: &(dyn Fn(BuildProgress) -> ControlFlow<()> + Sync),
+    ) -> Result<HnswIndex, BuildError> {
+        let rows = self.rows.len() as u64;
+        let report = |phase, done, total| match progress(BuildProgress { phase, done, total }) {
+            ControlFlow::Continue(()) => Ok(()),
+            ControlFlow::Break(()) => Err(BuildError::Cancelled),
+        };
+        report(BuildPhase::Arrange, 0, rows)?;
+        self.rows.sort_unstable_by_key(|&(row, ..)| row);
+        if let Some(twice) = self.rows.windows(2).find(|pair| pair[0].0 == pair[1].0) {
+            return Err(BuildError::DuplicateRow(u64::from(twice[0].0)));
+        }
+        let groups = self.fold_identical();
+        let (groups, levels) = self.number(groups);
+        let nodes = u32::try_from(groups.len()).expect("as many as rows at most");
+
+        let mut order: Vec<u32> = groups.iter().map(|group| group[0].1).collect();
+        let with_vector = |kind: Kind| kind == Kind::Zero || kind == Kind::Unlinked;
+        order.extend(
+            self.rows
+                .iter()
+                .filter(|(_, kind, _)| with_vector(*kind))
+                .map(|&(.., place)| place),
+        );
+        let vectors = Vectors {
+            bytes: &self.matrix,
+            stored: StoredVectors::F32,
+            dim: self.dim,
+            order: Some(&order),
+        };
+
+        report(BuildPhase::Encode, 0, u64::from(nodes))?;
+        let codes = self.encode(vectors, nodes);
+        let mut graph = Graph::new(levels, self.config.m);
+        {
+            let code_lifts = codes.as_ref().and_then(|codes| self.code_lifts(codes));
+            let float_lifts = if codes.is_none() {
+                self.float_lifts(vectors, nodes)
+            } else {
+                None
+            };
+            let points = match &codes {
+                Some(codes) => Points::Codes {
+                    metric: codes.book.metric,
+                    codes: codes.rows(),
+                    lifts: code_lifts.as_deref(),
+                },
+                None => Points::Floats {
+                    metric: self.metric,
+                    vectors,
+                    lifts: float_lifts.as_deref(),
+                },
+            };
+            let sequence = sequence(&graph.levels, self.config.seed);
+            let step = |done| {
+                progress(BuildProgress {
+                    phase: BuildPhase::Link,
+                    done,
+                    total: u64::from(nodes),
+                })
+            };
+            build::link_all(&mut graph, &points, &sequence, self.config.ef_construction, &step)?;
+            report(BuildPhase::Check, 0, u64::from(nodes))?;
+            build::repair(&mut graph, &points, self.config.ef_construction);
+        }
+        Ok(self.assemble(&groups, order, codes, graph))
+    }
+
+    /// The linked rows, grouped by identical bits; groups in the order of their first rows.
+    fn fold_identical(&self) -> Vec<Vec<(u32, u32)>> {
+        let stride = 4 * self.dim;
+        let bytes = |place: u32| &self.matrix[place as usize * stride..][..stride];
+        let linked: Vec<(u32, u32)> = self
+            .rows
+            .iter()
+            .filter(|(_, kind, _)| *kind == Kind::Linked)
+            .map(|&(row, _, place)| (row, place))
+            .collect();
+        let hashes: Vec<u64> = linked
+            .par_iter()
+            .map(|&(_, place)| xxhash_rust::xxh3::xxh3_64(bytes(place)))
+            .collect();
+        let mut groups: Vec<Vec<(u32, u32)>> = Vec::with_capacity(linked.len());
+        let mut by_hash: HashMap<u64, Vec<usize>> = HashMap::with_capacity(linked.len());
+        for (&(row, place), hash) in linked.iter().zip(hashes) {
+            let same_hash = by_hash.entry(hash).or_default();
+            match same_hash
+                .iter()
+                .find(|&&group| bytes(groups[group][0].1) == bytes(place))
+            {
+                Some(&group) => groups[group].push((row, place)),
+                None => {
+                    same_hash.push(groups.len());
+                    groups.push(vec![(row, place)]);
+                }
+            }
+        }
+        groups
+    }
+
+    /// Puts the groups in the order of their nodes, and counts the nodes of each layer.
+    fn number(&self, groups: Vec<Vec<(u32, u32)>>) -> (Vec<Vec<(u32, u32)>>, Vec<u32>) {
+        let layers: Vec<usize> = groups
+            .iter()
+            .map(|group| draw_layer(self.config.seed, u64::from(group[0].0), self.config.m))
+            .collect();
+        let near = order::by_locality(groups.len());
+        let mut numbered: Vec<usize> = near;
+        numbered.sort_by_key(|&group| std::cmp::Reverse(layers[group]));
+        let mut levels: Vec<u32> = (0..MAX_LEVELS)
+            .map(|layer| layers.iter().filter(|&&highest| highest >= layer).count())
+            .map(|count| u32::try_from(count).expect("as many as rows at most"))
+            .take_while(|&count| count > 0)
+            .collect();
+        if levels.is_empty() {
+            levels.push(0);
+        }
+        let mut slots: Vec<Option<Vec<(u32, u32)>>> = groups.into_iter().map(Some).collect();
+        let groups = numbered
+            .into_iter()
+            .map(|g| slots[g].take().expect("each group once"))
+            .collect();
+        (groups, levels)
+    }
+
+    /// The vector of a node as the codes see it: of length 1 under cosine.
+    fn directed(&self, vectors: Vectors<'_>, node: u32, out: &mut [f32]) {
+        vectors.read(node, out);
+        if self.metric.ignores_length() {
+            #[expect(clippy::cast_possible_truncation, reason = "rounded, within the range of f32")]
+            let inverse = (1.0 / vector_length(out)) as f32;
+            out.iter_mut().for_each(|x| *x *= inverse);
+        }
+    }
+
+    /// The codes of the nodes, if the walk is to use codes.
+    fn encode(&self, vectors: Vectors<'_>, nodes: u32) -> Option<Codes> {
+        if self.dim < quantize::LEAST_DIM && self.config.stored != StoredVectors::None {
+            return None;
+        }
+        let book = Codebook::fit(self.metric, self.dim, nodes, |node, out| {
+            self.directed(vectors, node, out)
+        });
+        let stride = quantize::code_stride(self.dim);
+        let mut bytes = vec![0; nodes as usize * stride];
+        bytes.par_chunks_mut(stride).enumerate().for_each_init(
+            || vec![0.0; self.dim],
+            |row, (node, code)| {
+                self.directed(vectors, u32::try_from(node).expect("below the node count"), row);
+                book.encode(row, code);
+            },
+        );
+        Some(Codes { book, stride, bytes })
+    }
+
+    /// The lift of each node in units of the code, for inner products.
+    fn code_lifts(&self, codes: &Codes) -> Option<Vec<u32>> {
+        if codes.book.metric != CodeMetric::Dot || self.metric.ignores_length() {
+            return None;
+        }
+        let square = |code: &[u8]| {
+            code.iter()
+                .map(|&c| (u64::from(c.abs_diff(128))).pow(2))
+                .sum::<u64>()
+        };
+        let squares: Vec<u64> = codes.bytes.chunks_exact(codes.stride).map(square).collect();
+        let longest = squares.iter().copied().max().unwrap_or(0);
+        let lift = |&square: &u64| u32::try_from((longest - square).isqrt()).expect("below 128 sqrt(stride)");
+        Some(squares.iter().map(lift).collect())
+    }
+
+    fn float_lifts(&self, vectors: Vectors<'_>, nodes: u32) -> Option<Vec<f32>> {
+        if !matches!(
+            self.metric,
+            VectorMetric::DotProduct | VectorMetric::NormalizedCosine
+        ) {
+            return None;
+        }
+        let mut row = vec![0.0; self.dim];
+        let lengths: Vec<f64> = (0..nodes)
+            .map(|node| {
+                vectors.read(node, &mut row);
+                vector_length(&row)
+            })
+            .collect();
+        let longest = lengths.iter().copied().fold(0.0, f64::max);
+        #[expect(clippy::cast_possible_truncation, reason = "rounded, within the range of f32")]
+        let lift = |length: &f64| (longest * longest - length * length).max(0.0).sqrt() as f32;
+        Some(lengths.iter().map(lift).collect())
+    }
+
+    fn assemble(
+        mut self,
+        groups: &[Vec<(u32, u32)>],
+        order: Vec<u32>,
+        codes: Option<Codes>,
+        graph: Graph,
+    ) -> HnswIndex {
+        let row_count = self.rows.last().map_or(0, |&(row, ..)| row as usize + 1);
+        let mut row_slots = vec![NO_SLOT.to_le_bytes(); row_count];
+        let mut node_rows: Vec<Le32> = Vec::new();
+        let mut starts: Vec<Le32> = Vec::new();
+        let small = |n: usize| u32::try_from(n).expect("as many as rows at most");
+        for (node, group) in groups.iter().enumerate() {
+            starts.push(small(node_rows.len()).to_le_bytes());
+            for &(row, _) in group {
+                row_slots[row as usize] = small(node).to_le_bytes();
+                node_rows.push(row.to_le_bytes());
+            }
+        }
+        starts.push(small(node_rows.len()).to_le_bytes());
+        if node_rows.len() == groups.len() {
+            starts.clear();
+        }
+        let list = |wanted: Kind| -> Vec<Le32> {
+            let of_kind = self.rows.iter().filter(|(_, kind, _)| *kind == wanted);
+            of_kind.map(|(row, ..)| row.to_le_bytes()).collect()
+        };
+        let (nulls, zeros, unlinked) = (list(Kind::Null), list(Kind::Zero), list(Kind::Unlinked));
+        let with_vector = self
+            .rows
+            .iter()
+            .filter(|(_, kind, _)| matches!(kind, Kind::Zero | Kind::Unlinked));
+        for (extra, &(row, ..)) in with_vector.enumerate() {
+            row_slots[row as usize] = small(groups.len() + extra).to_le_bytes();
+        }
+        let longest = self.longest(groups);
+        let (matrix, order) = self.store(order);
+        HnswIndex {
+            metric: self.metric,
+            dim: self.dim,
+            config: self.config,
+            graph,
+            codes,
+            node_rows,
+            starts,
+            row_slots,
+            nulls,
+            zeros,
+            unlinked,
+            order,
+            matrix,
+            longest,
+        }
+    }
+
+    /// The length of the longest linked vector, rounded up.
+    fn longest(&self, groups: &[Vec<(u32, u32)>]) -> f32 {
+        let stride = 4 * self.dim;
+        let longest = groups
+            .par_iter()
+            .map(|group| {
+                let bytes = &self.matrix[group[0].1 as usize * stride..][..stride];
+                let squares = bytes
+                    .as_chunks::<4>()
+                    .0
+                    .iter()
+                    .map(|&x| f64::from(f32::from_le_bytes(x)).powi(2));
+                squares.sum::<f64>().sqrt()
+            })
+            .reduce(|| 0.0, f64::max);
+        #[expect(clippy::cast_possible_truncation, reason = "rounded, within the range of f32")]
+        let longest = longest as f32;
+        longest.next_up()
+    }
+
+    /// The vectors as they will be kept.
+    fn store(&mut self, order: Vec<u32>) -> (Vec<u8>, Vec<u32>) {
+        match self.config.stored {
+            StoredVectors::F32 => (std::mem::take(&mut self.matrix), order),
+            StoredVectors::F16 => {
+                let mut halves =
+                    Vec::with_capacity(order.len() * vector_stride(StoredVectors::F16, self.dim));
+                for &place in &order {
+                    let row = &self.matrix[place as usize * 4 * self.dim..][..4 * self.dim];
+                    halves.extend(
+                        row.as_chunks::<4>()
+                            .0
+                            .iter()
+                            .flat_map(|&x| half::f16::from_f32(f32::from_le_bytes(x)).to_le_bytes()),
+                    );
+                }
+                let order = (0..u32::try_from(order.len()).expect("as many as rows at most")).collect();
+                (halves, order)
+            }
+            StoredVectors::None => (Vec::new(), order),
+        }
+    }
+}
+
+/// The order of insertion: layer by layer from the top, shuffled within each.
+fn sequence(levels: &[u32], seed: u64) -> Vec<u32> {
+    let nodes = levels.first().copied().unwrap_or(0);
+    let mut sequence: Vec<u32> = (0..nodes).collect();
+    let layer = |node: u32| levels.iter().take_while(|&&count| node < count).count();
+    sequence.sort_by_cached_key(|&node| {
+        (
+            node != 0,
+            std::cmp::Reverse(layer(node)),
+            mix(seed.wrapping_add(1) ^ mix(u64::from(node))),
+        )
+    });
+    sequence
+}
+
+fn small_row(row: RowId) -> Result<u32, BuildError> {
+    u32::try_from(row.get())
+        .ok()
+        .filter(|&small| u64::from(small) < MAX_ROWS)
+        .ok_or(BuildError::TooManyRows(row.get()))
+}
+
+impl Codes {
+    pub(crate) fn rows(&self) -> CodeRows<'_> {
+        CodeRows {
+            bytes: &self.bytes,
+            stride: self.stride,
+        }
+    }
+}

@@ -1,0 +1,203 @@
+//! A built index in memory.
+
+use std::borrow::Cow;
+
+use super::build::{self, Graph};
+use super::config::{HnswConfig, StoredVectors};
+use super::graph::{Le32, Links, NodeRows, Parts, Vectors};
+use super::kernels::CodeRows;
+use super::metric::VectorMetric;
+use super::quantize::Codebook;
+use super::query::{self, SearchError, SearchOptions, SearchOutcome};
+use crate::id::RowId;
+
+/// The codes of all nodes.
+#[derive(Clone, Debug)]
+pub(crate) struct Codes {
+    pub(crate) book: Codebook,
+    pub(crate) stride: usize,
+    pub(crate) bytes: Vec<u8>,
+}
+
+/// An index in memory, as [`HnswBuilder`](super::HnswBuilder) leaves it: search it, or write it.
+#[derive(Debug)]
+pub struct HnswIndex {
+    pub(crate) metric: VectorMetric,
+    pub(crate) dim: usize,
+    pub(crate) config: HnswConfig,
+    pub(crate) graph: Graph,
+    pub(crate) codes: Option<Codes>,
+    pub(crate) node_rows: Vec<Le32>,
+    pub(crate) starts: Vec<Le32>,
+    pub(crate) row_slots: Vec<Le32>,
+    pub(crate) nulls: Vec<Le32>,
+    pub(crate) zeros: Vec<Le32>,
+    pub(crate) unlinked: Vec<Le32>,
+    /// Where in the matrix the vector of each slot lies.
+    pub(crate) order: Vec<u32>,
+    pub(crate) matrix: Vec<u8>,
+    pub(crate) longest: f32,
+}
+
+impl HnswIndex {
+    /// The rows nearest to `query` with their distances, nearest first: at most `k`, found with `ef`
+    /// candidates. None if the query is not one that this index can answer; see
+    /// [`search_with`](Self::search_with), which says why.
+    pub fn search(&self, query: &[f32], k: usize, ef: usize) -> Vec<(RowId, f32)> {
+        self.search_with(query, &SearchOptions::new(k).ef(ef))
+            .map(|outcome| {
+                outcome
+                    .hits
+                    .into_iter()
+                    .map(|hit| (hit.row, hit.distance))
+                    .collect()
+            })
+            .unwrap_or_default()
+    }
+
+    /// The rows nearest to `query`.
+    ///
+    /// # Errors
+    ///
+    /// If the query has the wrong length, is not finite, or is zero under cosine.
+    pub fn search_with(
+        &self,
+        query: &[f32],
+        options: &SearchOptions<'_>,
+    ) -> Result<SearchOutcome, SearchError> {
+        query::search(&self.parts(), query, options)
+    }
+
+    /// Nodes of the graph: distinct vectors.
+    pub fn node_count(&self) -> usize {
+        self.graph.levels.first().map_or(0, |&count| count as usize)
+    }
+
+    /// Rows of the source, those without a vector included.
+    pub fn row_count(&self) -> u64 {
+        self.row_slots.len() as u64
+    }
+
+    /// Numbers in a vector.
+    pub fn dim(&self) -> usize {
+        self.dim
+    }
+
+    /// The metric.
+    pub fn metric(&self) -> VectorMetric {
+        self.metric
+    }
+
+    /// The settings of the build.
+    pub fn config(&self) -> &HnswConfig {
+        &self.config
+    }
+
+    /// The vector of a row, as it is stored.
+    pub fn vector(&self, row: RowId) -> Option<Cow<'_, [f32]>> {
+        let parts = self.parts();
+        let mut vector = vec![0.0; self.dim];
+        parts
+            .vectors
+            .read(parts.slot_of(row.get())?, &mut vector)
+            .then_some(Cow::Owned(vector))
+    }
+
+    /// Rows whose vector is NULL, ascending.
+    pub fn null_rows(&self) -> impl Iterator<Item = RowId> + '_ {
+        rows_of(&self.nulls)
+    }
+
+    /// Rows whose vector is zero, under cosine, ascending.
+    pub fn zero_rows(&self) -> impl Iterator<Item = RowId> + '_ {
+        rows_of(&self.zeros)
+    }
+
+    /// Rows whose vector is not finite or too long for f32 arithmetic, ascending.
+    pub fn unlinked_rows(&self) -> impl Iterator<Item = RowId> + '_ {
+        rows_of(&self.unlinked)
+    }
+
+    /// Nodes that the links of layer 0 do not lead to; the build leaves none.
+    pub fn unreachable_nodes(&self) -> usize {
+        build::reachable(self.graph.links())
+            .iter()
+            .filter(|&&is| !is)
+            .count()
+    }
+
+    /// An index that owns a copy of all parts; `lists` are the NULL, zero and unlinked rows.
+    pub(crate) fn from_parts(parts: &Parts<'_>, config: HnswConfig, lists: [Vec<Le32>; 3]) -> Self {
+        let [nulls, zeros, unlinked] = lists;
+        Self {
+            metric: parts.metric,
+            dim: parts.dim,
+            graph: Graph {
+                levels: parts.links.levels.to_vec(),
+                m: parts.links.m,
+                base: parts.links.base.to_vec(),
+                upper: parts.links.upper.to_vec(),
+            },
+            config,
+            codes: parts.codes.map(|(book, rows)| Codes {
+                book,
+                stride: rows.stride,
+                bytes: rows.bytes.to_vec(),
+            }),
+            node_rows: parts.node_rows.rows.to_vec(),
+            starts: parts.node_rows.starts.to_vec(),
+            row_slots: parts.row_slots.to_vec(),
+            nulls,
+            zeros,
+            unlinked,
+            order: (0..parts.slots).collect(),
+            matrix: parts.vectors.bytes.to_vec(),
+            longest: parts.longest,
+        }
+    }
+
+    pub(crate) fn parts(&self) -> Parts<'_> {
+        Parts {
+            metric: self.metric,
+            dim: self.dim,
+            links: Links {
+                levels: &self.graph.levels,
+                m: self.graph.m,
+                base: &self.graph.base,
+                upper: &self.graph.upper,
+            },
+            codes: self.codes.as_ref().map(|codes| {
+                (
+                    codes.book,
+                    CodeRows {
+                        bytes: &codes.bytes,
+                        stride: codes.stride,
+                    },
+                )
+            }),
+            node_rows: NodeRows {
+                rows: &self.node_rows,
+                starts: &self.starts,
+            },
+            row_slots: &self.row_slots,
+            vectors: self.vectors(),
+            slots: u32::try_from(self.order.len()).expect("as many as rows at most"),
+            longest: self.longest,
+        }
+    }
+
+    pub(crate) fn vectors(&self) -> Vectors<'_> {
+        Vectors {
+            bytes: &self.matrix,
+            stored: self.config.stored,
+            dim: self.dim,
+            order: (self.config.stored == StoredVectors::F32).then_some(&self.order),
+        }
+    }
+}
+
+/// The rows of a list.
+pub(crate) fn rows_of(list: &[Le32]) -> impl ExactSizeIterator<Item = RowId> + '_ {
+    list.iter()
+        .map(|&row| RowId::new(u64::from(u32::from_le_bytes(row))))
+}

@@ -1,0 +1,236 @@
+//! The inner loops: distances between 8-bit codes and between f32 vectors.
+//!
+//! Each exists as a plain twin here and, in `simd`, for the instruction sets that a machine may have;
+//! the fastest is chosen once, at run time. Every kernel gives **the same bits** on every machine: the
+//! integer ones trivially, the f32 ones because all of them add in the same order, that of 32 lanes
+//! (see [`LANES`]). So an index built anywhere is the same file, and searches the same everywhere.
+
+use std::sync::OnceLock;
+
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+use super::simd;
+
+/// Partial sums of an f32 kernel: component `i` is added to sum `i % 32`, with a multiplication and
+/// an addition rounded separately, and the sums are then folded in halves.
+pub(crate) const LANES: usize = 32;
+
+/// What is computed between two codes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum CodeMetric {
+    /// The sum of squared differences.
+    Squared,
+    /// A constant minus the inner product of the codes, each taken relative to 128.
+    Dot,
+}
+
+/// The instruction sets that have kernels of their own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Isa {
+    /// Plain Rust.
+    Portable,
+    /// AVX2 with FMA-era integer instructions (Haswell, Zen and later).
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
+    /// AVX-512 F, BW, VL with VNNI (Ice Lake, Zen 4 and later).
+    #[cfg(target_arch = "x86_64")]
+    Avx512,
+    /// NEON, present on every 64-bit ARM.
+    #[cfg(target_arch = "aarch64")]
+    Neon,
+}
+
+impl Isa {
+    /// The best that this machine has.
+    pub(crate) fn best() -> Self {
+        static BEST: OnceLock<Isa> = OnceLock::new();
+        *BEST.get_or_init(|| {
+            *Self::available()
+                .last()
+                .expect("the portable kernels are always there")
+        })
+    }
+
+    /// All that this machine has, best last.
+    pub(crate) fn available() -> Vec<Self> {
+        let mut found = vec![Self::Portable];
+        #[cfg(target_arch = "x86_64")]
+        {
+            if simd::has_avx2() {
+                found.push(Self::Avx2);
+            }
+            if simd::has_avx512() {
+                found.push(Self::Avx512);
+            }
+        }
+        #[cfg(target_arch = "aarch64")]
+        found.push(Self::Neon);
+        found
+    }
+}
+
+/// The constant of [`CodeMetric::Dot`]: no inner product of codes of this length is greater.
+pub(crate) fn dot_base(stride: usize) -> i64 {
+    128 * 128 * stride as i64
+}
+
+/// A matrix of 8-bit codes, `stride` bytes a row.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct CodeRows<'a> {
+    pub(crate) bytes: &'a [u8],
+    pub(crate) stride: usize,
+}
+
+impl<'a> CodeRows<'a> {
+    #[inline]
+    pub(crate) fn row(&self, id: u32) -> &'a [u8] {
+        &self.bytes[id as usize * self.stride..][..self.stride]
+    }
+}
+
+/// The keys of the rows `ids` seen from `query`: smaller is nearer, comparable with each other.
+///
+/// `query` has the length of a row.
+#[inline]
+pub(crate) fn code_keys(
+    isa: Isa,
+    metric: CodeMetric,
+    query: &[u8],
+    codes: CodeRows<'_>,
+    ids: &[u32],
+    keys: &mut [u32],
+) {
+    match isa {
+        Isa::Portable => portable::code_keys(metric, query, codes, ids, keys),
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 => simd::avx2_code_keys(metric, query, codes, ids, keys),
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 => simd::avx512_code_keys(metric, query, codes, ids, keys),
+        #[cfg(target_arch = "aarch64")]
+        Isa::Neon => simd::neon_code_keys(metric, query, codes, ids, keys),
+    }
+}
+
+/// The sums of an f32 distance; which of them are meant depends on the kernel.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Sums {
+    /// `Σ qᵢ xᵢ`, or `Σ (qᵢ - xᵢ)²`.
+    pub(crate) first: f32,
+    /// `Σ xᵢ²`, where asked for.
+    pub(crate) square: f32,
+}
+
+/// Which sums an f32 kernel computes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum FloatMetric {
+    /// `Σ (qᵢ - xᵢ)²`.
+    Squared,
+    /// `Σ qᵢ xᵢ`.
+    Dot,
+    /// `Σ qᵢ xᵢ` and `Σ xᵢ²`.
+    DotAndSquare,
+}
+
+/// The sums between `query` and a row of little-endian f32, which need not be aligned.
+///
+/// # Panics
+///
+/// If `row.len() != 4 * query.len()`.
+#[inline]
+pub(crate) fn float_sums(isa: Isa, metric: FloatMetric, query: &[f32], row: &[u8]) -> Sums {
+    assert_eq!(row.len(), 4 * query.len(), "a row of the query's length");
+    match isa {
+        Isa::Portable => portable::float_sums(metric, query, row),
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 => simd::avx2_float_sums(metric, query, row),
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 => simd::avx512_float_sums(metric, query, row),
+        #[cfg(target_arch = "aarch64")]
+        Isa::Neon => simd::neon_float_sums(metric, query, row),
+    }
+}
+
+/// Asks the caches for the lines of `bytes`.
+#[inline]
+pub(crate) fn prefetch(bytes: &[u8]) {
+    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+    simd::prefetch(bytes);
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    let _ = bytes;
+}
+
+/// Little-endian f32 as numbers, if they lie so that this machine can read them in place.
+pub(crate) fn as_floats(bytes: &[u8]) -> Option<&[f32]> {
+    #[cfg(all(
+        any(target_arch = "x86_64", target_arch = "aarch64"),
+        target_endian = "little"
+    ))]
+    return simd::as_floats(bytes);
+    #[cfg(not(all(
+        any(target_arch = "x86_64", target_arch = "aarch64"),
+        target_endian = "little"
+    )))]
+    return bytes.is_empty().then_some(&[]);
+}
+
+/// Folds the lanes in halves: 32, 16, 8, 4, 2, 1.
+#[inline]
+pub(crate) fn fold(mut lanes: [f32; LANES]) -> f32 {
+    let mut width = LANES / 2;
+    while width > 0 {
+        for i in 0..width {
+            lanes[i] += lanes[i + width];
+        }
+        width /= 2;
+    }
+    lanes[0]
+}
+
+/// The kernels in plain Rust: the definition of what the others compute.
+pub(crate) mod portable {
+    use super::{CodeMetric, CodeRows, FloatMetric, LANES, Sums, dot_base, fold};
+
+    pub(crate) fn code_keys(
+        metric: CodeMetric,
+        query: &[u8],
+        codes: CodeRows<'_>,
+        ids: &[u32],
+        keys: &mut [u32],
+    ) {
+        for (&id, key) in ids.iter().zip(keys) {
+            *key = code_key(metric, query, codes.row(id));
+        }
+    }
+
+    fn code_key(metric: CodeMetric, a: &[u8], b: &[u8]) -> u32 {
+        let pairs = a.iter().zip(b).map(|(&a, &b)| (i32::from(a), i32::from(b)));
+        match metric {
+            CodeMetric::Squared => pairs.map(|(a, b)| (a - b) * (a - b)).sum::<i32>().cast_unsigned(),
+            CodeMetric::Dot => {
+                let dot: i32 = pairs.map(|(a, b)| (a - 128) * (b - 128)).sum();
+                u32::try_from(dot_base(a.len()) - i64::from(dot)).expect("between 0 and twice the base")
+            }
+        }
+    }
+
+    pub(crate) fn float_sums(metric: FloatMetric, query: &[f32], row: &[u8]) -> Sums {
+        let (mut first, mut square) = ([0.0; LANES], [0.0; LANES]);
+        let (row, _) = row.as_chunks::<4>();
+        for (query, row) in query.chunks(LANES).zip(row.chunks(LANES)) {
+            for (lane, (&q, &x)) in query.iter().zip(row).enumerate() {
+                let x = f32::from_le_bytes(x);
+                match metric {
+                    FloatMetric::Squared => first[lane] += (q - x) * (q - x),
+                    FloatMetric::Dot => first[lane] += q * x,
+                    FloatMetric::DotAndSquare => {
+                        first[lane] += q * x;
+                        square[lane] += x * x;
+                    }
+                }
+            }
+        }
+        Sums {
+            first: fold(first),
+            square: fold(square),
+        }
+    }
+}

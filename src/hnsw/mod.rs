@@ -1,0 +1,44 @@
+//! The algorithm: hierarchical navigable small worlds (Malkov & Yashunin, arXiv 1603.09320).
+//!
+//! No I/O, no Arrow, no DataFusion. [`HnswBuilder`] takes vectors and gives an [`HnswIndex`]; the
+//! `format` room writes it and searches the written bytes with the same loop.
+
+mod build;
+mod builder;
+mod config;
+pub mod exact;
+mod filter;
+mod graph;
+mod index;
+mod kernels;
+mod levels;
+mod metric;
+mod order;
+mod quantize;
+mod query;
+mod rowset;
+mod search;
+mod select;
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+mod simd;
+
+pub use builder::{BuildPhase, BuildProgress, HnswBuilder};
+pub use config::{
+    BuildError, DEFAULT_EF_CONSTRUCTION, DEFAULT_EF_SEARCH, DEFAULT_M, DEFAULT_SEED, EF_CONSTRUCTION_RANGE,
+    HnswConfig, M_RANGE, MAX_DIM, MAX_ROWS, StoredVectors,
+};
+pub use graph::Damaged;
+pub use index::HnswIndex;
+pub use metric::{UnknownMetric, VectorMetric};
+pub use query::{Hit, SearchError, SearchOptions, SearchOutcome, SearchStats, distance_error};
+pub use rowset::RowSet;
+
+/// What the `format` room reads and writes.
+pub(crate) mod raw {
+    pub(crate) use super::build::reachable;
+    pub(crate) use super::graph::{Le32, Links, MAX_LEVELS, NodeRows, Parts, Vectors, vector_stride};
+    pub(crate) use super::index::rows_of;
+    pub(crate) use super::kernels::{CodeMetric, CodeRows, as_floats};
+    pub(crate) use super::quantize::Codebook;
+    pub(crate) use super::query::search;
+}

@@ -1,0 +1,193 @@
+//! Eight-bit codes: what the walk looks at instead of the vectors.
+//!
+//! One scale serves all components, so the distance between two codes is an integer sum and needs no
+//! table. For squared distances the code is `(x - offset) / scale`; for inner products it is relative
+//! to 128, so that the middle of the range is 0.
+
+use super::kernels::{CodeMetric, dot_base};
+use super::metric::VectorMetric;
+
+/// Shorter vectors are walked over as they are: they fill one cache line, and a code no less.
+pub(crate) const LEAST_DIM: usize = 17;
+
+/// How numbers become codes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Codebook {
+    pub(crate) metric: CodeMetric,
+    /// The number that code 0 stands for (`Squared`); unused for `Dot`, where code 128 is 0.
+    pub(crate) offset: f32,
+    /// The width of one step; positive and finite.
+    pub(crate) scale: f32,
+}
+
+/// The share of components, on either side, that may fall outside the range of the codes.
+const CLIPPED: f64 = 0.0001;
+/// Components looked at to find the range.
+const SAMPLE: usize = 1 << 20;
+
+impl Codebook {
+    /// What is compared between codes under this metric.
+    pub(crate) fn code_metric(metric: VectorMetric) -> CodeMetric {
+        if metric == VectorMetric::Euclidean {
+            CodeMetric::Squared
+        } else {
+            CodeMetric::Dot
+        }
+    }
+
+    /// The code that adds nothing to any distance, for the bytes that pad a row.
+    pub(crate) fn padding(&self) -> u8 {
+        match self.metric {
+            CodeMetric::Squared => 0,
+            CodeMetric::Dot => 128,
+        }
+    }
+
+    /// Finds the range of the components of `vector(0..count)`, which fill `dim` numbers each.
+    pub(crate) fn fit(
+        metric: VectorMetric,
+        dim: usize,
+        count: u32,
+        mut vector: impl FnMut(u32, &mut [f32]),
+    ) -> Self {
+        let step = (count as usize * dim).div_ceil(SAMPLE).max(1);
+        let (mut sample, mut row) = (Vec::new(), vec![0.0; dim]);
+        for id in (0..count).step_by(step) {
+            vector(id, &mut row);
+            sample.extend_from_slice(&row);
+        }
+        let code_metric = Self::code_metric(metric);
+        let (low, high) = match code_metric {
+            CodeMetric::Squared => quantiles(&mut sample),
+            CodeMetric::Dot => {
+                sample.iter_mut().for_each(|x| *x = x.abs());
+                // The longest vectors win inner products: their components must not be clipped.
+                let high = if metric.ignores_length() {
+                    quantiles(&mut sample).1
+                } else {
+                    longest_component(dim, count, &mut vector)
+                };
+                (0.0, high)
+            }
+        };
+        let steps = if code_metric == CodeMetric::Squared {
+            255.0
+        } else {
+            127.0
+        };
+        let scale = (high - low) / steps;
+        let usable = scale.is_finite() && scale >= f32::MIN_POSITIVE;
+        Self {
+            metric: code_metric,
+            offset: low,
+            scale: if usable { scale } else { 1.0 },
+        }
+    }
+
+    /// Encodes a vector; `code` is as long or longer and the rest is padded.
+    pub(crate) fn encode(&self, vector: &[f32], code: &mut [u8]) {
+        let (body, rest) = code.split_at_mut(vector.len());
+        match self.metric {
+            CodeMetric::Squared => {
+                for (c, &x) in body.iter_mut().zip(vector) {
+                    *c = round_to_code((x - self.offset) / self.scale, 0.0);
+                }
+            }
+            CodeMetric::Dot => {
+                for (c, &x) in body.iter_mut().zip(vector) {
+                    *c = round_to_code(x / self.scale + 128.0, 1.0);
+                }
+            }
+        }
+        rest.fill(self.padding());
+    }
+
+    /// Encodes a query. Only the direction of a query matters to an inner product, so there it gets the
+    /// scale that suits it.
+    ///
+    /// False if the query lies so far outside of the codes' range that they would mislead the walk.
+    pub(crate) fn encode_query(&self, query: &[f32], code: &mut [u8]) -> bool {
+        match self.metric {
+            CodeMetric::Dot => {
+                let longest = query.iter().fold(0.0f32, |longest, x| longest.max(x.abs()));
+                let scale = if longest > 0.0 { longest / 127.0 } else { 1.0 };
+                Self { scale, ..*self }.encode(query, code);
+                true
+            }
+            CodeMetric::Squared => {
+                self.encode(query, code);
+                let high = self.offset + 255.0 * self.scale;
+                let (mut outside, mut inside) = (0.0f64, 0.0f64);
+                for &x in query {
+                    let clipped = x.clamp(self.offset, high);
+                    outside += f64::from(x - clipped).powi(2);
+                    inside += f64::from(clipped - (self.offset + high) / 2.0).powi(2);
+                }
+                outside <= 0.01 * inside
+            }
+        }
+    }
+
+    /// The distance that a key between two codes stands for. For inner products only if both were
+    /// encoded with this codebook's scale.
+    pub(crate) fn estimate(&self, metric: VectorMetric, key: u32, stride: usize, query_scale: f32) -> f32 {
+        #[expect(clippy::cast_possible_truncation, reason = "an estimate")]
+        let dot =
+            || ((dot_base(stride) - i64::from(key)) as f64 * f64::from(self.scale * query_scale)) as f32;
+        match metric {
+            VectorMetric::Euclidean => (key as f32).sqrt() * self.scale,
+            VectorMetric::DotProduct => -dot(),
+            VectorMetric::Cosine | VectorMetric::NormalizedCosine => 1.0 - dot(),
+        }
+    }
+
+    /// The scale that [`encode_query`](Self::encode_query) uses.
+    pub(crate) fn query_scale(&self, query: &[f32]) -> f32 {
+        let longest = query.iter().fold(0.0f32, |longest, x| longest.max(x.abs()));
+        if longest > 0.0 { longest / 127.0 } else { 1.0 }
+    }
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "clamped to a byte"
+)]
+fn round_to_code(x: f32, least: f32) -> u8 {
+    (x + 0.5).floor().clamp(least, 255.0) as u8
+}
+
+/// The components below and above which [`CLIPPED`] of them lie.
+fn quantiles(sample: &mut [f32]) -> (f32, f32) {
+    let Some(last) = sample.len().checked_sub(1) else {
+        return (0.0, 0.0);
+    };
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "below the length"
+    )]
+    let cut = (sample.len() as f64 * CLIPPED) as usize;
+    let low = *sample.select_nth_unstable_by(cut, f32::total_cmp).1;
+    let high = *sample.select_nth_unstable_by(last - cut, f32::total_cmp).1;
+    (low, high)
+}
+
+fn longest_component(dim: usize, count: u32, vector: &mut impl FnMut(u32, &mut [f32])) -> f32 {
+    let mut row = vec![0.0; dim];
+    (0..count).fold(0.0, |longest, id| {
+        vector(id, &mut row);
+        row.iter().fold(longest, |longest, x| longest.max(x.abs()))
+    })
+}
+
+/// Bytes between the codes of two nodes. A whole number of cache lines where that wastes little, so
+/// that a code touches as few of them as it can.
+pub(crate) fn code_stride(dim: usize) -> usize {
+    let lines = dim.next_multiple_of(64);
+    if lines - dim <= dim / 4 {
+        lines
+    } else {
+        dim.next_multiple_of(16)
+    }
+}

@@ -1,0 +1,147 @@
+//! What the bytes promise.
+
+use datafusion_hnsw::format::{FormatError, HnswSerializer, SidecarMeta, SourceIdentity, View, write};
+use datafusion_hnsw::hnsw::{HnswConfig, RowSet, SearchOptions, VectorMetric};
+use datafusion_hnsw::id::RowId;
+
+use crate::common::{build, clustered, uniform};
+
+/// Opens, searches and reads in every way; any of it may fail, none may panic.
+fn try_everything(bytes: &[u8]) {
+    let Ok(view) = View::open(bytes) else { return };
+    let query = vec![0.25; view.dim().min(100_000)];
+    let allowed = RowSet::all(view.rows().min(1 << 20));
+    for options in [
+        SearchOptions::new(3),
+        SearchOptions::new(3).ef(usize::MAX),
+        SearchOptions::new(3).allowed(&allowed),
+        SearchOptions::new(3).ef(5).slack(),
+    ] {
+        let _ = view.search(&query, &options);
+    }
+    for row in [0, 1, view.rows().wrapping_sub(1), view.rows()] {
+        let _ = view.vector(RowId::new(row));
+    }
+    let _ = view
+        .null_rows()
+        .chain(view.zero_rows())
+        .chain(view.unlinked_rows())
+        .count();
+    let _ = view.verify();
+}
+
+fn small() -> Vec<u8> {
+    let mut data = clustered(60, 20, 1, 1);
+    data[7] = data[3].clone();
+    data[9] = vec![0.0; 20];
+    HnswSerializer::to_bytes(&build(
+        &data,
+        VectorMetric::Cosine,
+        HnswConfig {
+            m: 3,
+            ..HnswConfig::default()
+        },
+    ))
+}
+
+#[test]
+fn what_was_written_is_read_back() {
+    let meta = SidecarMeta {
+        index_name: "docs_embedding".into(),
+        table_column: "embedding".into(),
+        item_type: "Float32".into(),
+        sources: vec![SourceIdentity {
+            file_name: "part \"1\".parquet".into(),
+            size: 12,
+            footer_hash: "abc".into(),
+            rows: 60,
+            e_tag: Some("tag".into()),
+        }],
+        created_by: "test".into(),
+        properties: [("note".into(), "footer-xxh3-64\":\"".into())].into(),
+    };
+    let index = build(
+        &uniform(60, 20, 2),
+        VectorMetric::Euclidean,
+        HnswConfig::default(),
+    );
+    let mut bytes = Vec::new();
+    assert_eq!(write(&index, &meta, &mut bytes).unwrap(), bytes.len() as u64);
+    let view = View::open(&bytes).unwrap();
+    assert_eq!(*view.meta(), meta);
+    assert_eq!((view.m(), view.ef_construction(), view.rows()), (16, 200, 60));
+    assert_eq!(bytes[..4], *b"PFA1");
+    assert_eq!(bytes[bytes.len() - 4..], *b"PFA1");
+}
+
+#[test]
+fn writing_what_was_read_gives_the_same_bytes() {
+    let bytes = small();
+    assert_eq!(
+        HnswSerializer::to_bytes(&HnswSerializer::from_bytes(&bytes).unwrap()),
+        bytes
+    );
+}
+
+#[test]
+fn sections_begin_at_whole_cache_lines() {
+    let bytes = small();
+    let aligned = bytes.as_ptr().align_offset(64);
+    assert!(aligned == 0 || aligned > 0, "any base works");
+    let view = View::open(&bytes).unwrap();
+    assert!(
+        view.section_sizes()
+            .iter()
+            .all(|(_, size)| *size > 0 || view.rows() > 0)
+    );
+}
+
+#[test]
+fn a_truncated_sidecar_is_rejected_at_every_length() {
+    let bytes = small();
+    for length in 0..bytes.len() {
+        assert!(View::open(&bytes[..length]).is_err(), "length {length}");
+    }
+}
+
+#[test]
+fn a_flipped_bit_is_an_error_or_an_answer_but_no_panic() {
+    let bytes = small();
+    let mut broken = bytes.clone();
+    for at in 0..bytes.len() {
+        for bit in [0, 3, 7] {
+            broken[at] ^= 1 << bit;
+            try_everything(&broken);
+            assert!(
+                View::open(&broken).and_then(|view| view.verify()).is_err(),
+                "byte {at}, bit {bit}"
+            );
+            broken[at] ^= 1 << bit;
+        }
+    }
+}
+
+#[test]
+fn a_later_version_is_refused_with_advice() {
+    let mut bytes = small();
+    bytes[4 + 8] = 2;
+    match View::open(&bytes) {
+        Err(error @ FormatError::Newer { found: 2, .. }) => {
+            assert!(error.to_string().contains("rebuild"));
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn other_files_are_not_sidecars() {
+    for bytes in [
+        &b""[..],
+        b"PAR1",
+        b"PFA1",
+        b"PFA1PFA1\0\0\0\0\0\0\0\0PFA1",
+        &[0; 4096],
+    ] {
+        assert!(View::open(bytes).is_err());
+    }
+}

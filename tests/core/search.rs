@@ -1,0 +1,406 @@
+//! What a search finds.
+
+use datafusion_hnsw::format::HnswSerializer;
+use datafusion_hnsw::hnsw::{
+    HnswBuilder, HnswConfig, RowSet, SearchError, SearchOptions, StoredVectors, VectorMetric,
+};
+use datafusion_hnsw::id::RowId;
+use datafusion_hnsw::loader::MmapLoader;
+
+use crate::common::{Vectors, build, clustered, nearest, share, uniform};
+
+/// The project's first promise, with its names.
+#[test]
+fn two_vectors_make_the_round_trip() {
+    let mut builder = HnswBuilder::new(4, VectorMetric::Cosine, HnswConfig::default());
+    builder.insert(RowId::new(0), vec![1.0, 0.0, 0.0, 0.0]).unwrap();
+    builder.insert(RowId::new(1), vec![0.0, 1.0, 0.0, 0.0]).unwrap();
+    let index = builder.build().unwrap();
+    let bytes = HnswSerializer::to_bytes(&index);
+    let mapped = MmapLoader::from_bytes(&bytes).unwrap();
+    assert_eq!(mapped.node_count(), 2);
+    assert_eq!(mapped.dim(), 4);
+    let outcome = mapped
+        .search(&[1.0, 0.0, 0.0, 0.0], &SearchOptions::new(1))
+        .unwrap();
+    assert_eq!(outcome.hits[0].row, RowId::new(0));
+    assert_eq!(outcome.hits[0].distance, 0.0);
+    let again = HnswSerializer::from_bytes(&bytes).unwrap();
+    assert_eq!(again.search(&[0.0, 1.0, 0.0, 0.0], 1, 10), [(RowId::new(1), 0.0)]);
+}
+
+fn recall(data: &Vectors, queries: &Vectors, metric: VectorMetric, config: HnswConfig, ef: usize) -> f64 {
+    let index = build(data, metric, config);
+    assert_eq!(index.unreachable_nodes(), 0);
+    let mapped = MmapLoader::from_bytes(&HnswSerializer::to_bytes(&index)).unwrap();
+    mapped.verify().unwrap();
+    let mut sum = 0.0;
+    for query in queries {
+        let found = mapped.search(query, &SearchOptions::new(10).ef(ef)).unwrap();
+        let in_memory = index.search_with(query, &SearchOptions::new(10).ef(ef)).unwrap();
+        assert_eq!(found, in_memory, "mapped and in-memory answers are equal");
+        let rows: Vec<RowId> = found.hits.iter().map(|hit| hit.row).collect();
+        assert_eq!(rows.len(), 10);
+        sum += share(&rows, &nearest(data, metric, query, 10, None));
+    }
+    sum / queries.len() as f64
+}
+
+#[test]
+fn recall_at_10_stays_high_on_clustered_data_under_every_metric() {
+    let (data, queries) = (clustered(4000, 48, 7, 1), clustered(60, 48, 7, 2));
+    for metric in VectorMetric::ALL {
+        let recall = recall(&data, &queries, metric, HnswConfig::default(), 64);
+        println!("clustered, seed 7, {metric}: recall {recall}");
+        assert!(recall >= 0.95, "clustered, seed 7, {metric}: recall {recall}");
+    }
+}
+
+#[test]
+fn recall_at_10_stays_high_on_uniform_data_under_every_metric() {
+    let (data, queries) = (uniform(3000, 24, 3), uniform(60, 24, 4));
+    for metric in VectorMetric::ALL {
+        let recall = recall(&data, &queries, metric, HnswConfig::default(), 100);
+        println!("uniform, seed 3, {metric}: recall {recall}");
+        assert!(recall >= 0.95, "uniform, seed 3, {metric}: recall {recall}");
+    }
+}
+
+#[test]
+fn recall_at_10_stays_high_for_short_vectors() {
+    for dim in [1, 2, 3, 8] {
+        let (data, queries) = (uniform(2000, dim, 5), uniform(40, dim, 6));
+        let recall = recall(
+            &data,
+            &queries,
+            VectorMetric::Euclidean,
+            HnswConfig::default(),
+            64,
+        );
+        assert!(recall >= 0.97, "uniform, dim {dim}, seed 5: recall {recall}");
+    }
+}
+
+#[test]
+fn recall_at_10_holds_for_inner_products_of_vectors_of_many_lengths() {
+    let mut data = clustered(4000, 48, 9, 1);
+    for (i, vector) in data.iter_mut().enumerate() {
+        let length = 0.25 + (i * 2654435761 % 1000) as f32 / 250.0;
+        vector.iter_mut().for_each(|x| *x *= length);
+    }
+    let queries = clustered(60, 48, 9, 2);
+    let recall = recall(
+        &data,
+        &queries,
+        VectorMetric::DotProduct,
+        HnswConfig::default(),
+        64,
+    );
+    assert!(recall >= 0.95, "un-normalised, seed 9: recall {recall}");
+}
+
+#[test]
+fn a_search_with_as_many_candidates_as_nodes_is_exact() {
+    let (data, queries) = (clustered(700, 33, 11, 1), clustered(30, 33, 11, 2));
+    for metric in VectorMetric::ALL {
+        let index = build(&data, metric, HnswConfig::default());
+        for query in &queries {
+            let outcome = index.search_with(query, &SearchOptions::new(12).ef(700)).unwrap();
+            assert!(outcome.stats.exact);
+            let rows: Vec<RowId> = outcome.hits.iter().map(|hit| hit.row).collect();
+            assert_eq!(share(&rows, &nearest(&data, metric, query, 12, None)), 1.0);
+        }
+    }
+}
+
+#[test]
+fn identical_vectors_share_a_node_and_all_their_rows_are_found() {
+    let mut data = clustered(500, 32, 13, 1);
+    data.extend(std::iter::repeat_n(data[42].clone(), 5000));
+    let index = build(&data, VectorMetric::Cosine, HnswConfig::default());
+    assert_eq!((index.node_count(), index.row_count()), (500, 5500));
+    let found = index.search(&data[42], 5001, 64);
+    assert_eq!(found.len(), 5001);
+    assert_eq!(found[0].0, RowId::new(42), "ties go to the lower row");
+    assert!(found.iter().all(|&(row, _)| row.get() == 42 || row.get() >= 500));
+    let mapped = MmapLoader::from_bytes(&HnswSerializer::to_bytes(&index)).unwrap();
+    mapped.verify().unwrap();
+    let some = mapped.search(&data[42], &SearchOptions::new(10)).unwrap();
+    assert_eq!(some.hits.len(), 10);
+}
+
+#[test]
+fn thirty_percent_duplicates_cost_no_recall() {
+    let mut data = clustered(3000, 32, 15, 1);
+    for i in 0..900 {
+        data[2100 + i] = data[i].clone();
+    }
+    let queries = clustered(50, 32, 15, 2);
+    let index = build(&data, VectorMetric::Euclidean, HnswConfig::default());
+    assert_eq!(index.unreachable_nodes(), 0);
+    let mut sum = 0.0;
+    for query in &queries {
+        let found: Vec<RowId> = index
+            .search(query, 10, 64)
+            .into_iter()
+            .map(|(row, _)| row)
+            .collect();
+        sum += share(&found, &nearest(&data, VectorMetric::Euclidean, query, 10, None));
+    }
+    assert!(sum / 50.0 >= 0.95, "seed 15: recall {}", sum / 50.0);
+}
+
+#[test]
+fn clusters_far_apart_are_all_reached() {
+    let mut data = clustered(3000, 24, 17, 1);
+    for (i, vector) in data.iter_mut().enumerate() {
+        vector
+            .iter_mut()
+            .for_each(|x| *x = *x * 0.01 + 1000.0 * (i % 7) as f32);
+    }
+    let queries: Vectors = data.iter().step_by(61).cloned().collect();
+    let recall = recall(
+        &data,
+        &queries,
+        VectorMetric::Euclidean,
+        HnswConfig::default(),
+        64,
+    );
+    assert!(recall >= 0.95, "seed 17: recall {recall}");
+}
+
+#[test]
+fn rows_without_a_place_in_the_graph_are_listed() {
+    let mut builder = HnswBuilder::new(3, VectorMetric::Cosine, HnswConfig::default());
+    builder.insert_null(RowId::new(0)).unwrap();
+    builder.insert(RowId::new(1), vec![0.0, -0.0, 0.0]).unwrap();
+    builder.insert(RowId::new(2), vec![f32::NAN, 1.0, 0.0]).unwrap();
+    builder.insert(RowId::new(3), vec![1.0, 2.0, 3.0]).unwrap();
+    builder.insert(RowId::new(4), vec![1e-20, 0.0, 0.0]).unwrap();
+    builder
+        .insert(RowId::new(5), vec![f32::INFINITY, 0.0, 0.0])
+        .unwrap();
+    builder.insert_null(RowId::new(6)).unwrap();
+    let mapped = MmapLoader::from_bytes(&HnswSerializer::to_bytes(&builder.build().unwrap())).unwrap();
+    let list = |rows: &mut dyn Iterator<Item = RowId>| rows.map(RowId::get).collect::<Vec<_>>();
+    assert_eq!(list(&mut mapped.null_rows()), [0, 6]);
+    assert_eq!(list(&mut mapped.zero_rows()), [1]);
+    assert_eq!(list(&mut mapped.unlinked_rows()), [2, 4, 5]);
+    assert_eq!((mapped.rows(), mapped.node_count()), (7, 1));
+    assert!(mapped.vector(RowId::new(2)).unwrap()[0].is_nan());
+    assert_eq!(
+        mapped.vector(RowId::new(1)).unwrap()[1].to_bits(),
+        (-0.0f32).to_bits()
+    );
+    assert_eq!(*mapped.vector(RowId::new(3)).unwrap(), [1.0, 2.0, 3.0]);
+    assert_eq!(mapped.vector(RowId::new(0)), None);
+    assert_eq!(mapped.vector(RowId::new(7)), None);
+    assert_eq!(
+        mapped
+            .search(&[1.0, 0.0, 0.0], &SearchOptions::new(5))
+            .unwrap()
+            .hits
+            .len(),
+        1
+    );
+}
+
+#[test]
+fn an_index_of_nulls_only_answers_with_nothing() {
+    let mut builder = HnswBuilder::new(3, VectorMetric::Euclidean, HnswConfig::default());
+    builder.insert_null(RowId::new(0)).unwrap();
+    let mapped = MmapLoader::from_bytes(&HnswSerializer::to_bytes(&builder.build().unwrap())).unwrap();
+    mapped.verify().unwrap();
+    let outcome = mapped.search(&[1.0, 0.0, 0.0], &SearchOptions::new(5)).unwrap();
+    assert!(outcome.hits.is_empty() && outcome.stats.exact);
+}
+
+#[test]
+fn queries_that_have_no_answer_say_why() {
+    let index = build(&uniform(10, 3, 1), VectorMetric::Cosine, HnswConfig::default());
+    let ask = |query: &[f32]| index.search_with(query, &SearchOptions::new(1)).unwrap_err();
+    assert_eq!(
+        ask(&[1.0]),
+        SearchError::Dimension {
+            expected: 3,
+            found: 1
+        }
+    );
+    assert_eq!(ask(&[f32::NAN, 0.0, 0.0]), SearchError::OutOfRange);
+    assert_eq!(ask(&[1e30, 0.0, 0.0]), SearchError::OutOfRange);
+    assert_eq!(ask(&[0.0; 3]), SearchError::ZeroQuery);
+    assert!(index.search(&[1.0, 0.0, 0.0], 0, 10).is_empty());
+    assert_eq!(
+        index.search(&[1.0, 0.0, 0.0], 100, 10).len(),
+        10,
+        "k above the rows gives all rows"
+    );
+}
+
+#[test]
+fn a_filtered_search_returns_k_allowed_rows_whenever_there_are_k() {
+    let (data, queries) = (clustered(3000, 32, 19, 1), clustered(20, 32, 19, 2));
+    let index = build(&data, VectorMetric::Euclidean, HnswConfig::default());
+    for keep in [1, 2, 10, 100, 1000] {
+        let mut allowed = RowSet::new(3000);
+        (0..3000)
+            .step_by(keep)
+            .for_each(|row| allowed.insert(RowId::new(row)));
+        let mut sum = 0.0;
+        for query in &queries {
+            let options = SearchOptions::new(10).allowed(&allowed);
+            let hits = index.search_with(query, &options).unwrap().hits;
+            assert_eq!(hits.len() as u64, allowed.count().min(10));
+            assert!(hits.iter().all(|hit| allowed.contains(hit.row)));
+            let rows: Vec<RowId> = hits.iter().map(|hit| hit.row).collect();
+            sum += share(
+                &rows,
+                &nearest(&data, VectorMetric::Euclidean, query, 10, Some(&allowed)),
+            );
+        }
+        assert!(
+            sum / 20.0 >= 0.97,
+            "one row of {keep}, seed 19: recall {}",
+            sum / 20.0
+        );
+    }
+}
+
+#[test]
+fn vectors_may_be_stored_as_halves_or_not_at_all() {
+    let (data, queries) = (clustered(1500, 40, 21, 1), clustered(40, 40, 21, 2));
+    for metric in VectorMetric::ALL {
+        for stored in [StoredVectors::F16, StoredVectors::None] {
+            let config = HnswConfig {
+                stored,
+                ..HnswConfig::default()
+            };
+            let index = build(&data, metric, config);
+            let mapped = MmapLoader::from_bytes(&HnswSerializer::to_bytes(&index)).unwrap();
+            assert!(!mapped.has_vectors());
+            assert_eq!(
+                mapped.vector(RowId::new(0)).is_some(),
+                stored == StoredVectors::F16
+            );
+            let mut sum = 0.0;
+            for query in &queries {
+                // Codes tell near from far, not first from second: ask for more than wanted.
+                let hits = mapped.search(query, &SearchOptions::new(20).ef(64)).unwrap().hits;
+                let rows: Vec<RowId> = hits.iter().map(|hit| hit.row).collect();
+                sum += share(&rows, &nearest(&data, metric, query, 10, None));
+                let exact = datafusion_hnsw::hnsw::exact::distance_f64(
+                    metric,
+                    &query.iter().map(|&x| f64::from(x)).collect::<Vec<_>>(),
+                    &data[rows[0].get() as usize],
+                );
+                let off = (f64::from(hits[0].distance) - exact.unwrap()).abs();
+                assert!(
+                    off < 0.05 * (1.0 + exact.unwrap().abs()),
+                    "{metric} {stored}: off by {off}"
+                );
+            }
+            assert!(
+                sum / 40.0 >= 0.97,
+                "{metric} {stored}, seed 21: recall {}",
+                sum / 40.0
+            );
+        }
+    }
+}
+
+#[test]
+fn rows_may_come_in_any_order_but_only_once() {
+    let data = uniform(200, 8, 23);
+    let forward = HnswSerializer::to_bytes(&build(&data, VectorMetric::Euclidean, HnswConfig::default()));
+    let mut builder = HnswBuilder::new(8, VectorMetric::Euclidean, HnswConfig::default());
+    for (row, vector) in data.iter().enumerate().rev() {
+        builder.insert(RowId::new(row as u64), vector.clone()).unwrap();
+    }
+    assert_eq!(
+        forward,
+        HnswSerializer::to_bytes(&builder.clone().build().unwrap())
+    );
+    builder.insert(RowId::new(5), data[5].clone()).unwrap();
+    assert!(builder.build().unwrap_err().to_string().contains("row 5"));
+}
+
+#[test]
+fn the_same_input_gives_the_same_bytes_for_any_number_of_threads() {
+    let data = clustered(2500, 32, 25, 1);
+    for metric in [VectorMetric::Cosine, VectorMetric::DotProduct] {
+        let bytes = [1, 2, 7, 2].map(|threads| {
+            let config = HnswConfig {
+                threads,
+                ..HnswConfig::default()
+            };
+            HnswSerializer::to_bytes(&build(&data, metric, config))
+        });
+        assert!(bytes.iter().all(|other| *other == bytes[0]), "{metric}");
+    }
+    let other = HnswConfig {
+        seed: 43,
+        ..HnswConfig::default()
+    };
+    assert_ne!(
+        HnswSerializer::to_bytes(&build(&data, VectorMetric::Cosine, other)),
+        HnswSerializer::to_bytes(&build(&data, VectorMetric::Cosine, HnswConfig::default())),
+    );
+}
+
+#[test]
+fn settings_out_of_range_are_named() {
+    let with = |config: HnswConfig, dim: usize| {
+        HnswBuilder::new(dim, VectorMetric::Cosine, config)
+            .build()
+            .unwrap_err()
+            .to_string()
+    };
+    assert!(
+        with(
+            HnswConfig {
+                m: 0,
+                ..HnswConfig::default()
+            },
+            4
+        )
+        .contains("m must be between")
+    );
+    assert!(
+        with(
+            HnswConfig {
+                ef_construction: 0,
+                ..HnswConfig::default()
+            },
+            4
+        )
+        .contains("ef_construction must be")
+    );
+    assert!(with(HnswConfig::default(), 0).contains("dimension must be between"));
+}
+
+#[test]
+fn a_build_can_be_watched_and_cancelled() {
+    use std::ops::ControlFlow;
+    let mut builder = HnswBuilder::new(16, VectorMetric::Euclidean, HnswConfig::default());
+    for (row, vector) in uniform(1000, 16, 27).into_iter().enumerate() {
+        builder.insert(RowId::new(row as u64), vector).unwrap();
+    }
+    let seen = std::sync::Mutex::new(Vec::new());
+    builder
+        .clone()
+        .build_with(&|progress| {
+            seen.lock().unwrap().push(progress);
+            ControlFlow::Continue(())
+        })
+        .unwrap();
+    let seen = seen.into_inner().unwrap();
+    assert!(seen.iter().any(|p| p.done == 1000 && p.total == 1000));
+    let cancelled = builder.build_with(&|p| {
+        if p.done > 100 {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
+        }
+    });
+    assert!(cancelled.unwrap_err().to_string().contains("cancelled"));
+}
