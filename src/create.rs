@@ -1,0 +1,232 @@
+//! The BUILD sentence: Parquet file, vectors, graph, bytes, sidecar.
+
+use std::fmt;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use datafusion::common::runtime::SpawnedTask;
+use datafusion::datasource::listing::PartitionedFile;
+use datafusion::error::{DataFusionError, Result};
+use datafusion::execution::TaskContext;
+use datafusion::execution::memory_pool::MemoryConsumer;
+use futures::TryStreamExt;
+
+use crate::format::{SidecarMeta, SourceIdentity};
+use crate::hnsw::{BuildProgress, HnswBuilder, HnswConfig, VectorMetric};
+use crate::id::RowId;
+use crate::rows::footer::{Footer, SourceFile};
+use crate::rows::scan::{FileRead, TableFiles, row_numbers};
+use crate::rows::vectors::{Vector, Vectors, item_type};
+use crate::sidecar::{Location, SidecarStore};
+
+/// Bytes that a build takes for each row beside its vector, roughly: codes, links and bookkeeping.
+const BYTES_PER_ROW: usize = 512;
+
+/// An index to build over one column of a table.
+#[derive(Clone, Debug)]
+pub(crate) struct IndexSpec {
+    /// What the user calls it.
+    pub name: String,
+    /// The column's place in the table's schema.
+    pub column: usize,
+    /// The column's name.
+    pub column_name: String,
+    /// Its distance.
+    pub metric: VectorMetric,
+    /// How the graph is built.
+    pub config: HnswConfig,
+}
+
+/// One file to index.
+#[derive(Clone, Debug)]
+pub(crate) struct FileToIndex {
+    /// As the table's scan names it.
+    pub file: PartitionedFile,
+    /// Where it lies.
+    pub source: SourceFile,
+    /// Its footer.
+    pub footer: Arc<Footer>,
+    /// Where its sidecar goes.
+    pub location: Location,
+    /// What binds the sidecar to it.
+    pub identity: SourceIdentity,
+}
+
+/// How far a build is.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct IndexProgress {
+    /// The file being indexed, counted from 1.
+    pub file: usize,
+    /// How many files are to be indexed.
+    pub files: usize,
+    /// The path of the file.
+    pub path: String,
+    /// What is being done.
+    pub phase: IndexPhase,
+    /// Rows of this file that went through this phase.
+    pub done: u64,
+    /// Rows of this file.
+    pub total: u64,
+}
+
+/// What a build is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum IndexPhase {
+    /// Vectors are read from Parquet.
+    Read,
+    /// Nodes are linked.
+    Link,
+    /// The sidecar is written.
+    Publish,
+}
+
+impl fmt::Display for IndexPhase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            IndexPhase::Read => "read",
+            IndexPhase::Link => "link",
+            IndexPhase::Publish => "publish",
+        })
+    }
+}
+
+/// Called now and then during a build, from its threads; [`ControlFlow::Break`] cancels it.
+pub type ProgressFn = Arc<dyn Fn(&IndexProgress) -> ControlFlow<()> + Send + Sync>;
+
+/// What came of one file.
+#[derive(Clone, Debug)]
+pub(crate) struct Indexed {
+    /// Rows of the file.
+    pub rows: u64,
+    /// Bytes of the sidecar.
+    pub bytes: u64,
+    /// What it took.
+    pub elapsed: Duration,
+}
+
+/// Builds the index of one file and publishes it. `None` if the file holds no vector at all.
+pub(crate) async fn create(
+    table: &TableFiles,
+    file: &FileToIndex,
+    spec: &IndexSpec,
+    sidecars: &Arc<SidecarStore>,
+    context: &Arc<TaskContext>,
+    progress: impl Fn(IndexPhase, u64) -> ControlFlow<()> + Send + Sync + 'static,
+) -> Result<Option<Indexed>> {
+    let start = Instant::now();
+    // Taken first: a build whose sidecar could not be written fails before its work is done.
+    let lease = sidecars
+        .begin(&file.location, &spec.column_name, spec.metric)
+        .await
+        .map_err(external)?;
+    let Some((builder, item_type)) = read_vectors(table, file, spec, context, &progress).await? else {
+        return Ok(None);
+    };
+    let rows = file.footer.rows;
+    let linked = SpawnedTask::spawn_blocking(move || {
+        let index = builder.build_with(&|at: BuildProgress| progress(IndexPhase::Link, at.done));
+        let _ = progress(IndexPhase::Publish, rows);
+        index
+    });
+    let index = linked
+        .await
+        .map_err(|e| DataFusionError::ExecutionJoin(Box::new(e)))?
+        .map_err(external)?;
+    let meta = SidecarMeta {
+        index_name: spec.name.clone(),
+        table_column: spec.column_name.clone(),
+        item_type,
+        sources: vec![file.identity.clone()],
+        ..SidecarMeta::default()
+    };
+    let published = lease.publish(Arc::new(index), meta).await.map_err(external)?;
+    Ok(Some(Indexed {
+        rows,
+        bytes: published.bytes,
+        elapsed: start.elapsed(),
+    }))
+}
+
+async fn read_vectors(
+    table: &TableFiles,
+    file: &FileToIndex,
+    spec: &IndexSpec,
+    context: &Arc<TaskContext>,
+    progress: &(impl Fn(IndexPhase, u64) -> ControlFlow<()> + Sync),
+) -> Result<Option<(HnswBuilder, String)>> {
+    let memory = MemoryConsumer::new("CREATE INDEX USING hnsw").register(context.memory_pool());
+    let read = FileRead {
+        file: &file.file,
+        source: &file.source,
+        footer: &file.footer,
+        columns: &[spec.column],
+        selection: None,
+        prune_by: None,
+        bytes_read: &Arc::default(),
+    };
+    let mut batches = table.read(read, context)?;
+    let mut builder: Option<HnswBuilder> = None;
+    let mut null_rows = vec![];
+    let mut item = String::new();
+    let mut rounded = vec![];
+    while let Some(batch) = batches.try_next().await? {
+        let column = batch.column(0);
+        if let Some(of) = item_type(column.data_type()) {
+            item = of.to_string();
+        }
+        let vectors = Vectors::of(column)?;
+        let numbers = row_numbers(&batch)?;
+        for index in 0..batch.num_rows() {
+            let row = RowId::new(numbers.value(index).cast_unsigned());
+            let vector = match vectors.get(index) {
+                Vector::Null => {
+                    null_rows.push(row);
+                    continue;
+                }
+                Vector::Single(vector) => vector,
+                Vector::Double(vector) => {
+                    rounded.clear();
+                    #[expect(
+                        clippy::cast_possible_truncation,
+                        reason = "an index holds f32; the query reads the rows again"
+                    )]
+                    rounded.extend(vector.iter().map(|&x| x as f32));
+                    &rounded
+                }
+            };
+            let builder = match &mut builder {
+                Some(builder) => builder,
+                none => {
+                    let rows = usize::try_from(file.footer.rows).unwrap_or(usize::MAX);
+                    memory.try_grow(rows.saturating_mul(vector.len() * 5 + BYTES_PER_ROW))?;
+                    none.insert(HnswBuilder::new(vector.len(), spec.metric, spec.config.clone()))
+                }
+            };
+            builder.insert_slice(row, vector).map_err(external)?;
+        }
+        if progress(IndexPhase::Read, batch_end(&batch)?).is_break() {
+            return Err(DataFusionError::Execution(
+                "the build was cancelled; no index was changed".into(),
+            ));
+        }
+    }
+    let Some(mut builder) = builder else {
+        return Ok(None);
+    };
+    for row in null_rows {
+        builder.insert_null(row).map_err(external)?;
+    }
+    Ok(Some((builder, item)))
+}
+
+fn batch_end(batch: &datafusion::arrow::array::RecordBatch) -> Result<u64> {
+    let numbers = row_numbers(batch)?;
+    Ok(numbers.values().last().map_or(0, |last| last.cast_unsigned() + 1))
+}
+
+fn external(error: impl std::error::Error + Send + Sync + 'static) -> DataFusionError {
+    DataFusionError::External(Box::new(error))
+}

@@ -1,0 +1,217 @@
+//! Parquet footers: the metadata with its page index, and the hash that binds a sidecar to a file.
+//!
+//! A footer is read once and cached by what the store says of the file (size, modification time,
+//! e-tag). The page index is loaded with it, always: without it, fetching ten rows decodes whole
+//! column chunks, a thousand times the work.
+
+use std::ops::Range;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use datafusion::error::{DataFusionError, Result};
+use datafusion::execution::object_store::ObjectStoreUrl;
+use datafusion::parquet::arrow::async_reader::MetadataFetch;
+use datafusion::parquet::errors::{ParquetError, Result as ParquetResult};
+use datafusion::parquet::file::metadata::{PageIndexPolicy, ParquetMetaData, ParquetMetaDataReader};
+use futures::future::BoxFuture;
+use futures::{FutureExt, TryFutureExt};
+use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt};
+use quick_cache::sync::Cache;
+use xxhash_rust::xxh3::xxh3_128;
+
+/// How many bytes at the end of a file are read at first. Larger footers take a second read.
+const TAIL: u64 = 64 * 1024;
+
+/// How many footers are kept.
+const FOOTERS_KEPT: usize = 4096;
+
+/// A Parquet file where it lies.
+#[derive(Clone, Debug)]
+pub(crate) struct SourceFile {
+    /// The store that holds it.
+    pub store: Arc<dyn ObjectStore>,
+    /// The name of that store in DataFusion.
+    pub store_url: ObjectStoreUrl,
+    /// What the store says of it.
+    pub meta: ObjectMeta,
+    /// The path on this machine, when the store is the local file system.
+    pub local: Option<PathBuf>,
+}
+
+impl SourceFile {
+    /// A file of a store; asks the local file system about it when it lies there.
+    pub(crate) fn new(store: Arc<dyn ObjectStore>, store_url: ObjectStoreUrl, meta: ObjectMeta) -> Self {
+        let is_local =
+            store_url.as_str().starts_with("file://") && store.to_string().starts_with("LocalFileSystem");
+        let local = is_local.then(|| PathBuf::from(format!("/{}", meta.location.as_ref())));
+        Self {
+            store,
+            store_url,
+            meta,
+            local,
+        }
+    }
+
+    /// The last part of the path.
+    pub(crate) fn file_name(&self) -> &str {
+        self.meta.location.filename().unwrap_or_default()
+    }
+
+    /// Whether the file is still the one that the listing described.
+    ///
+    /// Local files are asked (it costs a system call); for other stores the listing is believed,
+    /// as DataFusion itself does.
+    pub(crate) fn is_as_listed(&self) -> bool {
+        match &self.local {
+            None => true,
+            Some(path) => std::fs::metadata(path).is_ok_and(|now| describes(&self.meta, &now)),
+        }
+    }
+}
+
+/// Whether `listed` can be said of a file that the file system describes as `now`.
+///
+/// The e-tag of the local store begins with the inode, so a file put in the place of another is
+/// noticed even if it has the size and the time of the old one.
+pub(crate) fn describes(listed: &ObjectMeta, now: &std::fs::Metadata) -> bool {
+    let modified = now.modified().ok().map(micros);
+    now.len() == listed.size
+        && modified == Some(listed.last_modified.timestamp_micros())
+        && listed.e_tag.as_deref().is_none_or(|tag| names_inode(tag, now))
+}
+
+#[cfg(unix)]
+fn names_inode(e_tag: &str, now: &std::fs::Metadata) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    e_tag.split('-').next() == Some(format!("{:x}", now.ino()).as_str())
+}
+
+#[cfg(not(unix))]
+fn names_inode(_: &str, _: &std::fs::Metadata) -> bool {
+    true
+}
+
+/// Microseconds since the epoch, as the listing counts them.
+fn micros(time: std::time::SystemTime) -> i64 {
+    match time.duration_since(std::time::UNIX_EPOCH) {
+        Ok(after) => i64::try_from(after.as_micros()).unwrap_or(i64::MAX),
+        Err(before) => -i64::try_from(before.duration().as_micros()).unwrap_or(i64::MAX),
+    }
+}
+
+/// What the end of a Parquet file says.
+#[derive(Debug)]
+pub(crate) struct Footer {
+    /// The metadata, with column and offset index where the file has them.
+    pub metadata: Arc<ParquetMetaData>,
+    /// xxh3-128 of the footer and the eight bytes behind it, in hexadecimal.
+    pub hash: String,
+    /// Rows over all row groups.
+    pub rows: u64,
+    /// The first row of each row group, and the number of rows behind the last entry.
+    pub row_group_starts: Vec<u64>,
+}
+
+/// A place in a store at a moment: what a cached footer is true of.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Key {
+    store: String,
+    location: String,
+    size: u64,
+    modified: i64,
+    e_tag: Option<String>,
+}
+
+/// The footers read so far, shared by all queries of a session.
+#[derive(Debug)]
+pub(crate) struct FooterCache {
+    footers: Cache<Key, Arc<Footer>>,
+}
+
+impl Default for FooterCache {
+    fn default() -> Self {
+        Self {
+            footers: Cache::new(FOOTERS_KEPT),
+        }
+    }
+}
+
+impl FooterCache {
+    /// The footer of `file`, from the cache or read now.
+    pub(crate) async fn get(&self, file: &SourceFile) -> Result<Arc<Footer>> {
+        let key = Key {
+            store: file.store_url.as_str().to_owned(),
+            location: file.meta.location.to_string(),
+            size: file.meta.size,
+            modified: file.meta.last_modified.timestamp_micros(),
+            e_tag: file.meta.e_tag.clone(),
+        };
+        self.footers
+            .get_or_insert_async(&key, read_footer(file).map_ok(Arc::new))
+            .await
+    }
+}
+
+async fn read_footer(file: &SourceFile) -> Result<Footer> {
+    let mut fetch = &mut StoreFetch { file };
+    let size = file.meta.size;
+    let damaged = |why: &str| {
+        DataFusionError::External(format!("{} is not a Parquet file: {why}", file.meta.location).into())
+    };
+    if size < 12 {
+        return Err(damaged("it is shorter than 12 bytes"));
+    }
+    let tail = fetch.fetch(size.saturating_sub(TAIL)..size).await?;
+    let [.., l0, l1, l2, l3, b'P', b'A', b'R', b'1'] = tail[..] else {
+        return Err(damaged("it does not end in PAR1"));
+    };
+    let footer_len = u64::from(u32::from_le_bytes([l0, l1, l2, l3])) + 8;
+    if footer_len > size {
+        return Err(damaged("its footer would be longer than the file"));
+    }
+    let footer = match usize::try_from(footer_len)
+        .ok()
+        .and_then(|n| tail.len().checked_sub(n))
+    {
+        Some(start) => tail.slice(start..),
+        None => fetch.fetch(size - footer_len..size).await?,
+    };
+    let hash = format!("{:032x}", xxh3_128(&footer));
+    let metadata = ParquetMetaDataReader::decode_metadata(&footer[..footer.len() - 8])?;
+    let mut reader =
+        ParquetMetaDataReader::new_with_metadata(metadata).with_page_index_policy(PageIndexPolicy::Optional);
+    reader.load_page_index(fetch).await?;
+    let metadata = Arc::new(reader.finish()?);
+    let mut row_group_starts = vec![0_u64];
+    for group in metadata.row_groups() {
+        let rows =
+            u64::try_from(group.num_rows()).map_err(|_| damaged("a row group has a negative length"))?;
+        let last = row_group_starts[row_group_starts.len() - 1];
+        row_group_starts.push(
+            last.checked_add(rows)
+                .ok_or_else(|| damaged("it has too many rows"))?,
+        );
+    }
+    let rows = row_group_starts[row_group_starts.len() - 1];
+    Ok(Footer {
+        metadata,
+        hash,
+        rows,
+        row_group_starts,
+    })
+}
+
+struct StoreFetch<'a> {
+    file: &'a SourceFile,
+}
+
+impl MetadataFetch for &mut StoreFetch<'_> {
+    fn fetch(&mut self, range: Range<u64>) -> BoxFuture<'_, ParquetResult<Bytes>> {
+        self.file
+            .store
+            .get_range(&self.file.meta.location, range)
+            .map_err(|e| ParquetError::External(Box::new(e)))
+            .boxed()
+    }
+}

@@ -1,0 +1,295 @@
+//! Which sidecars a directory of an object store holds: one LIST per directory, remembered for a while.
+//!
+//! A remembered listing may lag behind the store. What it still shows is safe to use, because every sidecar is
+//! checked against the Parquet file at hand: so it is used, and renewed in the background. What it does not show
+//! may exist by now: so that is believed only for [`listing_ttl`](super::SidecarOptions::listing_ttl).
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use object_store::{ObjectMeta, ObjectStoreExt};
+
+use super::location::RemoteDir;
+use super::name::SidecarName;
+use super::options::SidecarOptions;
+use super::redact::redact;
+
+/// Directories remembered at most.
+const DIRECTORIES: usize = 16_384;
+
+/// For how many times the usual time a listing is used for what it shows.
+const GRACE: u32 = 30;
+
+/// How often a store is asked before it counts as failing.
+const ATTEMPTS: u32 = 3;
+
+/// An object not changed for this long will show its next change in its time.
+const SETTLED: Duration = Duration::from_secs(3);
+
+/// The sidecars of a directory, by name.
+pub(super) type Objects = HashMap<String, ObjectMeta>;
+
+/// The remembered listings.
+#[derive(Debug, Default)]
+pub(super) struct Listings {
+    cells: Mutex<HashMap<String, Arc<Cell>>>,
+    /// Objects of stores whose listings show no e-tags, as those stores describe them when asked for one.
+    described: Mutex<HashMap<String, ObjectMeta>>,
+}
+
+#[derive(Debug, Default)]
+struct Cell {
+    known: Mutex<Known>,
+    renewing: tokio::sync::Mutex<()>,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    objects: Option<Arc<Objects>>,
+    at: Option<Instant>,
+    /// Why the store did not answer, and since when we have not asked again.
+    failed: Option<(Instant, String)>,
+    /// Counts our own changes, so that a listing begun before one does not undo it.
+    changes: u64,
+}
+
+/// How long listings are believed, and how long an answer is waited for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Patience {
+    pub(super) ttl: Duration,
+    pub(super) retry_after: Duration,
+    pub(super) timeout: Duration,
+}
+
+impl From<&SidecarOptions> for Patience {
+    fn from(options: &SidecarOptions) -> Self {
+        Self {
+            ttl: options.listing_ttl,
+            retry_after: options.retry_after,
+            timeout: options.timeout,
+        }
+    }
+}
+
+impl Listings {
+    /// The sidecars of the directory; believed missing only if the listing is fresh.
+    pub(super) async fn get(
+        &self,
+        dir: &RemoteDir,
+        name: &SidecarName,
+        patience: Patience,
+    ) -> Result<Arc<Objects>, String> {
+        let cell = self.cell(dir, name);
+        if let Some(objects) = cell.fresh(patience.ttl) {
+            return Ok(objects);
+        }
+        let known = cell.fresh(patience.ttl * GRACE);
+        if let Some(objects) = known.filter(|objects| objects.contains_key(&name.to_string())) {
+            let (dir, name) = (dir.clone(), name.clone());
+            tokio::spawn(async move { cell.renew(&dir, &name, patience).await });
+            return Ok(objects);
+        }
+        cell.renew(dir, name, patience).await
+    }
+
+    /// The sidecars of the directory as they are now.
+    pub(super) async fn get_now(&self, dir: &RemoteDir, patience: Patience) -> Result<Arc<Objects>, String> {
+        let found = ask(patience.timeout, || list(dir)).await?;
+        Ok(Arc::new(found))
+    }
+
+    /// The object with its e-tag, which some stores tell only of single objects.
+    pub(super) async fn describe(
+        &self,
+        dir: &RemoteDir,
+        object: &ObjectMeta,
+        patience: Patience,
+    ) -> Result<Option<ObjectMeta>, String> {
+        if object.e_tag.is_some() || object.version.is_some() {
+            return Ok(Some(object.clone()));
+        }
+        let key = dir.address(&object.location);
+        if let Some(known) = self.described().get(&key)
+            && (known.size, known.last_modified) == (object.size, object.last_modified)
+        {
+            return Ok(Some(known.clone()));
+        }
+        let asked = SystemTime::now();
+        let found = ask(patience.timeout, || async {
+            let object = dir.store.head(&object.location).await?;
+            Ok(Objects::from([(String::new(), object)]))
+        });
+        let Some(found) = found.await?.remove("") else {
+            return Ok(None);
+        };
+        // Times have whole seconds: an object this young may change again without showing it.
+        let settled = asked
+            .checked_sub(SETTLED)
+            .is_some_and(|then| SystemTime::from(found.last_modified) < then);
+        if settled {
+            let mut described = self.described();
+            if described.len() >= DIRECTORIES {
+                described.clear();
+            }
+            described.insert(key, found.clone());
+        }
+        Ok(Some(found))
+    }
+
+    fn described(&self) -> MutexGuard<'_, HashMap<String, ObjectMeta>> {
+        self.described.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes a change that we made ourselves.
+    pub(super) fn note(&self, dir: &RemoteDir, name: &SidecarName, object: Option<ObjectMeta>) {
+        let cell = self.cell(dir, name);
+        let mut known = cell.lock();
+        known.changes += 1;
+        known.failed = None;
+        let Some(objects) = &mut known.objects else { return };
+        let objects = Arc::make_mut(objects);
+        match object {
+            Some(object) => objects.insert(name.to_string(), object),
+            None => objects.remove(&name.to_string()),
+        };
+    }
+
+    /// Forgets what is known of the directory.
+    pub(super) fn forget(&self, dir: &RemoteDir, name: &SidecarName) {
+        let cell = self.cell(dir, name);
+        let mut known = cell.lock();
+        known.changes += 1;
+        known.at = None;
+        known.objects = None;
+    }
+
+    fn cell(&self, dir: &RemoteDir, name: &SidecarName) -> Arc<Cell> {
+        // A plain web server cannot list, so there each name is a directory of its own.
+        let key = if cannot_list(dir) {
+            dir.address(&dir.path(name))
+        } else {
+            dir.address(&dir.dir)
+        };
+        let mut cells = self.cells.lock().unwrap_or_else(PoisonError::into_inner);
+        if cells.len() >= DIRECTORIES && !cells.contains_key(&key) {
+            cells.clear();
+        }
+        Arc::clone(cells.entry(key).or_default())
+    }
+}
+
+impl Cell {
+    fn lock(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn fresh(&self, age: Duration) -> Option<Arc<Objects>> {
+        let known = self.lock();
+        if known.at.is_some_and(|at| at.elapsed() < age) {
+            known.objects.clone()
+        } else {
+            None
+        }
+    }
+
+    /// Asks the store, once for all who want to know.
+    async fn renew(
+        &self,
+        dir: &RemoteDir,
+        name: &SidecarName,
+        patience: Patience,
+    ) -> Result<Arc<Objects>, String> {
+        let _turn = self.renewing.lock().await;
+        if let Some(objects) = self.fresh(patience.ttl) {
+            return Ok(objects); // the one before us asked
+        }
+        if let Some((since, why)) = &self.lock().failed
+            && since.elapsed() < patience.retry_after
+        {
+            return Err(why.clone());
+        }
+        loop {
+            let changes = self.lock().changes;
+            let begun = Instant::now();
+            let answer = if cannot_list(dir) {
+                ask(patience.timeout, || head(dir, name)).await
+            } else {
+                ask(patience.timeout, || list(dir)).await
+            };
+            let mut known = self.lock();
+            match answer {
+                Ok(_) if known.changes != changes => {}
+                Ok(objects) => {
+                    let objects = Arc::new(objects);
+                    known.objects = Some(Arc::clone(&objects));
+                    known.at = Some(begun);
+                    known.failed = None;
+                    return Ok(objects);
+                }
+                Err(why) => {
+                    known.failed = Some((Instant::now(), why.clone()));
+                    return Err(why);
+                }
+            }
+        }
+    }
+}
+
+fn cannot_list(dir: &RemoteDir) -> bool {
+    dir.store_url.starts_with("http://") || dir.store_url.starts_with("https://")
+}
+
+/// Waits for an answer. The store's client repeats requests that fail, but not those whose answer broke off: we do.
+async fn ask<F: Future<Output = object_store::Result<Objects>>>(
+    timeout: Duration,
+    question: impl Fn() -> F,
+) -> Result<Objects, String> {
+    let insist = async {
+        let mut attempt = 1;
+        loop {
+            match question().await {
+                Err(object_store::Error::Generic { .. }) if attempt < ATTEMPTS => {
+                    tokio::time::sleep(Duration::from_millis(20 << attempt)).await;
+                    attempt += 1;
+                }
+                answer => return answer,
+            }
+        }
+    };
+    match tokio::time::timeout(timeout, insist).await {
+        Ok(Ok(objects)) => Ok(objects),
+        Ok(Err(object_store::Error::NotFound { .. })) => Ok(Objects::new()),
+        Ok(Err(error)) => Err(redact(&error.to_string())),
+        Err(_) => Err(format!("no answer within {timeout:?}")),
+    }
+}
+
+/// The direct children of the directory that are sidecars.
+async fn list(dir: &RemoteDir) -> object_store::Result<Objects> {
+    let prefix = Some(&dir.dir).filter(|prefix| !prefix.as_ref().is_empty());
+    let found = dir.store.list_with_delimiter(prefix).await?.objects;
+    tracing::debug!(dir = %dir.address(&dir.dir), objects = found.len(), "listed");
+    Ok(found.into_iter().filter_map(by_name).collect())
+}
+
+async fn head(dir: &RemoteDir, name: &SidecarName) -> object_store::Result<Objects> {
+    let object = dir.store.head(&dir.path(name)).await?;
+    Ok(Objects::from([(name.to_string(), object)]))
+}
+
+fn by_name(object: ObjectMeta) -> Option<(String, ObjectMeta)> {
+    let name = object.location.filename()?.to_owned();
+    SidecarName::parse(&name)?;
+    Some((name, object))
+}
+
+/// What tells this version of an object from others.
+pub(super) fn version_of(object: &ObjectMeta) -> String {
+    match (&object.e_tag, &object.version) {
+        (Some(e_tag), _) => e_tag.clone(),
+        (None, Some(version)) => version.clone(),
+        (None, None) => object.last_modified.to_rfc3339(),
+    }
+}

@@ -1,0 +1,418 @@
+//! The one who knows where sidecars are: looks them up, keeps them open, and says why one cannot be used.
+
+use std::collections::HashMap;
+use std::path::Path as FsPath;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Instant;
+
+use futures::{StreamExt, stream};
+use object_store::ObjectMeta;
+
+use super::cache_dir::{CacheDir, default_root};
+use super::error::StoreError;
+use super::fetch::{FetchError, blocking, copy_key, fetch};
+use super::listing::{Listings, Patience};
+use super::location::{Home, Location, RemoteDir};
+use super::name::SidecarName;
+use super::open::{LoadedFrom, OpenSidecars, Sidecar, Stamp, io_reason};
+use super::options::SidecarOptions;
+use super::reason::Reason;
+use crate::format::SourceIdentity;
+use crate::hnsw::VectorMetric;
+
+/// Warnings remembered, so that each is given once.
+const WARNINGS: usize = 10_000;
+
+/// Finds, opens, publishes and removes sidecars; one per session or process, shared by all queries.
+#[derive(Debug)]
+pub struct SidecarStore {
+    options: RwLock<Arc<SidecarOptions>>,
+    pub(super) open: OpenSidecars,
+    pub(super) listings: Listings,
+    /// What failed a moment ago and is not tried again just yet.
+    failures: Mutex<HashMap<String, (Instant, Reason)>>,
+    warned: Mutex<HashMap<String, String>>,
+    /// Sidecars of remote stores that are being built in this process.
+    pub(super) building: Mutex<std::collections::HashSet<String>>,
+    /// Sets apart the objects of stores that exist in this process only.
+    nonce: String,
+    counts: Counts,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    lookups: AtomicU64,
+    opened: AtomicU64,
+    fetched: AtomicU64,
+    bytes_fetched: AtomicU64,
+}
+
+/// What a store has done so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct StoreStats {
+    /// Lookups answered.
+    pub lookups: u64,
+    /// Sidecars opened, that is mapped and checked.
+    pub opened: u64,
+    /// Sidecars fetched from a remote store.
+    pub fetched: u64,
+    /// Bytes fetched for them.
+    pub bytes_fetched: u64,
+    /// Sidecars open now.
+    pub open_now: usize,
+    /// Bytes mapped by them.
+    pub bytes_open: u64,
+}
+
+/// What became of a lookup.
+#[derive(Clone, Debug)]
+pub enum Lookup {
+    /// The index of exactly these bytes.
+    Fresh(Arc<Sidecar>),
+    /// Answer the file exactly, and say why.
+    Unusable(Reason),
+}
+
+impl Lookup {
+    /// The sidecar, if it can be used.
+    pub fn fresh(&self) -> Option<&Arc<Sidecar>> {
+        match self {
+            Lookup::Fresh(sidecar) => Some(sidecar),
+            Lookup::Unusable(_) => None,
+        }
+    }
+
+    /// The reason, if it cannot.
+    pub fn reason(&self) -> Option<&Reason> {
+        match self {
+            Lookup::Fresh(_) => None,
+            Lookup::Unusable(reason) => Some(reason),
+        }
+    }
+}
+
+impl SidecarStore {
+    /// A store with these settings; touches nothing yet.
+    pub fn new(options: SidecarOptions) -> Arc<Self> {
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let now = std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .unwrap_or_default();
+        Arc::new(Self {
+            options: RwLock::new(Arc::new(options)),
+            open: OpenSidecars::default(),
+            listings: Listings::default(),
+            failures: Mutex::default(),
+            warned: Mutex::default(),
+            building: Mutex::default(),
+            nonce: format!("{}-{}-{count}", std::process::id(), now.as_nanos()),
+            counts: Counts::default(),
+        })
+    }
+
+    /// The settings.
+    pub fn options(&self) -> Arc<SidecarOptions> {
+        Arc::clone(&self.options.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Changes the settings for what comes after.
+    pub fn set_options(&self, options: SidecarOptions) {
+        *self.options.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(options);
+    }
+
+    /// The sidecar of this column and metric, if there is one for exactly the bytes that `found` tells of.
+    ///
+    /// Costs one `stat` for a local sidecar that is open already, and nothing for a remote one. Never fails:
+    /// whatever goes wrong is a reason to answer the file exactly. Warns once for each sidecar that cannot be used.
+    pub async fn lookup(
+        &self,
+        location: &Location,
+        column: &str,
+        metric: VectorMetric,
+        found: &SourceIdentity,
+    ) -> Lookup {
+        self.counts.lookups.fetch_add(1, Ordering::Relaxed);
+        let name = location.sidecar_name(column, metric);
+        let home = location.home();
+        let opened = self.open(&home, &name).await;
+        match opened.and_then(|sidecar| sidecar.check(column, metric, found).map(|()| sidecar)) {
+            Ok(sidecar) => Lookup::Fresh(sidecar),
+            Err(reason) => {
+                self.warn_once(&home, &name, &reason);
+                Lookup::Unusable(reason)
+            }
+        }
+    }
+
+    /// Looks up many files at once; the answers come in the order of the files.
+    pub async fn lookup_all(
+        &self,
+        files: &[(Location, SourceIdentity)],
+        column: &str,
+        metric: VectorMetric,
+    ) -> Vec<Lookup> {
+        let parallel = self.options().lookup_parallel.max(1);
+        let lookups = files
+            .iter()
+            .map(|(location, found)| self.lookup(location, column, metric, found));
+        stream::iter(lookups.collect::<Vec<_>>())
+            .buffered(parallel)
+            .collect()
+            .await
+    }
+
+    /// What this store has done so far.
+    pub fn stats(&self) -> StoreStats {
+        let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        let (open_now, bytes_open) = self.open.totals();
+        StoreStats {
+            lookups: read(&self.counts.lookups),
+            opened: read(&self.counts.opened),
+            fetched: read(&self.counts.fetched),
+            bytes_fetched: read(&self.counts.bytes_fetched),
+            open_now,
+            bytes_open,
+        }
+    }
+
+    /// Opens a sidecar by its place, whatever it is the index of.
+    pub(super) async fn open(&self, home: &Home, name: &SidecarName) -> Result<Arc<Sidecar>, Reason> {
+        match home {
+            Home::Local(dir) => self.open_local(dir, name).await,
+            Home::Remote(dir) => self.open_remote(dir, name).await,
+        }
+    }
+
+    async fn open_local(&self, dir: &FsPath, name: &SidecarName) -> Result<Arc<Sidecar>, Reason> {
+        let path = dir.join(name.to_string());
+        let meta = match std::fs::metadata(&path) {
+            Ok(meta) => meta,
+            Err(error) => {
+                return Err(match io_reason(&error) {
+                    Reason::NoSidecar => missing(name, |other| {
+                        std::fs::metadata(dir.join(other.to_string())).is_ok()
+                    }),
+                    reason => reason,
+                });
+            }
+        };
+        let stamp = Some(Stamp::of(&meta));
+        let key = path.to_string_lossy().into_owned();
+        if let Some(known) = self.open.get(&key, stamp) {
+            return known;
+        }
+        let opened = self.map(&path, &key, LoadedFrom::Local).await;
+        // What may be better next time is not remembered.
+        if matches!(
+            opened,
+            Ok(_) | Err(Reason::Damaged { .. } | Reason::NewerFormat { .. })
+        ) {
+            self.open
+                .put(&key, stamp, opened.clone(), self.options().max_open);
+        }
+        opened
+    }
+
+    async fn open_remote(&self, dir: &RemoteDir, name: &SidecarName) -> Result<Arc<Sidecar>, Reason> {
+        let options = self.options();
+        let patience = Patience::from(&*options);
+        for _ in 0..3 {
+            let objects = match self.listings.get(dir, name, patience).await {
+                Ok(objects) => objects,
+                Err(detail) => return Err(Reason::Unavailable { detail }),
+            };
+            let Some(object) = objects.get(&name.to_string()) else {
+                return Err(missing(name, |other| objects.contains_key(&other.to_string())));
+            };
+            match self.open_object(dir, object, &options).await {
+                // Told so for a listing that was remembered, or replaced a moment ago: look again.
+                Err(FetchError::Changed) => self.listings.forget(dir, name),
+                Err(FetchError::Failed(reason)) => return Err(reason),
+                Ok(sidecar) => return Ok(sidecar),
+            }
+        }
+        Err(Reason::Unavailable {
+            detail: "it keeps changing".to_owned(),
+        })
+    }
+
+    /// Opens this version of a remote sidecar: from the open ones, from the cache directory, or from its store.
+    pub(super) async fn open_object(
+        &self,
+        dir: &RemoteDir,
+        object: &ObjectMeta,
+        options: &SidecarOptions,
+    ) -> Result<Arc<Sidecar>, FetchError> {
+        let described = self.listings.describe(dir, object, Patience::from(options)).await;
+        let object = &match described {
+            Ok(Some(object)) => object,
+            Ok(None) => return Err(FetchError::Changed),
+            Err(detail) => return Err(FetchError::Failed(Reason::Unavailable { detail })),
+        };
+        let key = copy_key(dir, object, &self.nonce);
+        if let Some(known) = self.open.get(&key, None) {
+            return known.map_err(FetchError::Failed);
+        }
+        if let Some(reason) = self.failed_lately(&key, options) {
+            return Err(FetchError::Failed(reason));
+        }
+        let opened = self.fetch_and_map(&key, dir, object, options).await;
+        match &opened {
+            Ok(sidecar) => self
+                .open
+                .put(&key, None, Ok(Arc::clone(sidecar)), options.max_open),
+            Err(FetchError::Failed(reason @ (Reason::Damaged { .. } | Reason::NewerFormat { .. }))) => {
+                self.open.put(&key, None, Err(reason.clone()), options.max_open);
+            }
+            Err(FetchError::Failed(reason)) => {
+                let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+                if failures.len() >= WARNINGS {
+                    failures.clear();
+                }
+                failures.insert(key, (Instant::now(), reason.clone()));
+            }
+            Err(FetchError::Changed) => {}
+        }
+        opened
+    }
+
+    async fn fetch_and_map(
+        &self,
+        key: &str,
+        dir: &RemoteDir,
+        object: &ObjectMeta,
+        options: &SidecarOptions,
+    ) -> Result<Arc<Sidecar>, FetchError> {
+        let cache = self.cache(options).await.map_err(FetchError::Failed)?;
+        let url = dir.address(&object.location);
+        let begun = Instant::now();
+        let mut last = Reason::NoSidecar;
+        for _ in 0..3 {
+            let copy = fetch(&cache, key, dir, object, options).await?;
+            if copy.fetched > 0 {
+                self.counts.fetched.fetch_add(1, Ordering::Relaxed);
+                self.counts
+                    .bytes_fetched
+                    .fetch_add(copy.fetched, Ordering::Relaxed);
+                tracing::info!(%url, bytes = copy.fetched, ms = begun.elapsed().as_millis(), "fetched a sidecar");
+            }
+            let from = if copy.fetched > 0 {
+                LoadedFrom::Fetched
+            } else {
+                LoadedFrom::Cache
+            };
+            match self.map(&copy.path, &url, from).await {
+                Ok(sidecar) => return Ok(sidecar),
+                // Removed by another process between our look and our map: fetch it again.
+                Err(Reason::NoSidecar) => {
+                    last = Reason::Unavailable {
+                        detail: "its copy is removed".to_owned(),
+                    }
+                }
+                Err(reason) => {
+                    // The copy may have suffered where the original did not: believed when it comes fresh.
+                    cache.remove(key);
+                    if copy.fetched > 0 {
+                        return Err(FetchError::Failed(reason));
+                    }
+                    last = reason;
+                }
+            }
+        }
+        Err(FetchError::Failed(last))
+    }
+
+    /// Maps and checks a file.
+    async fn map(&self, path: &FsPath, url: &str, from: LoadedFrom) -> Result<Arc<Sidecar>, Reason> {
+        let begun = Instant::now();
+        let (path, address) = (path.to_owned(), url.to_owned());
+        let opened = blocking(move || Ok(Sidecar::open(&path, &address, from)))
+            .await
+            .unwrap_or_else(|error| {
+                Err(Reason::Unavailable {
+                    detail: error.to_string(),
+                })
+            })
+            .map(Arc::new);
+        if let Ok(sidecar) = &opened {
+            self.counts.opened.fetch_add(1, Ordering::Relaxed);
+            let us = begun.elapsed().as_micros();
+            tracing::debug!(%url, bytes = sidecar.bytes(), us, from = ?from, "opened a sidecar");
+        }
+        opened
+    }
+
+    pub(super) async fn cache(&self, options: &SidecarOptions) -> Result<CacheDir, Reason> {
+        let root = options.cache_dir.clone().unwrap_or_else(default_root);
+        let limit = options.cache_size;
+        let name = root.display().to_string();
+        blocking(move || CacheDir::open(&root, limit))
+            .await
+            .map_err(|error| Reason::Cache {
+                detail: format!("{name}: {error}"),
+            })
+    }
+
+    /// The name of the local copy of this version of an object.
+    pub(super) fn copy_key(&self, dir: &RemoteDir, object: &ObjectMeta) -> String {
+        copy_key(dir, object, &self.nonce)
+    }
+
+    fn failed_lately(&self, key: &str, options: &SidecarOptions) -> Option<Reason> {
+        let failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        let (at, reason) = failures.get(key)?;
+        (at.elapsed() < options.retry_after).then(|| reason.clone())
+    }
+
+    fn warn_once(&self, home: &Home, name: &SidecarName, reason: &Reason) {
+        let url = home.address(name);
+        if !reason.is_worth_a_warning() {
+            tracing::trace!(%url, code = %reason.code(), "no sidecar to use");
+            return;
+        }
+        let text = reason.to_string();
+        let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
+        if warned.get(&url) == Some(&text) {
+            return;
+        }
+        if warned.len() >= WARNINGS {
+            warned.clear();
+        }
+        tracing::warn!(%url, code = %reason.code(), "answering the file without its index: {text}");
+        warned.insert(url, text);
+    }
+}
+
+/// Nothing under this name: is there something under another metric's?
+fn missing(name: &SidecarName, exists: impl Fn(&SidecarName) -> bool) -> Reason {
+    let found: Vec<_> = name
+        .other_metrics()
+        .filter(exists)
+        .map(|other| other.metric)
+        .collect();
+    if found.is_empty() {
+        Reason::NoSidecar
+    } else {
+        Reason::MetricMismatch {
+            wanted: name.metric,
+            found,
+        }
+    }
+}
+
+/// What a reason for not reading means for writing.
+pub(super) fn as_error(at: String, reason: Reason) -> StoreError {
+    match reason {
+        Reason::Denied { detail } | Reason::Cache { detail } => StoreError::Denied {
+            at,
+            source: detail.into(),
+        },
+        other => StoreError::Unavailable {
+            at,
+            source: other.to_string().into(),
+        },
+    }
+}

@@ -1,0 +1,360 @@
+//! The rows of one file that may be in the answer.
+
+use std::sync::Arc;
+
+use datafusion::common::Result;
+use futures::TryStreamExt;
+use tracing::warn;
+
+use super::files::{SearchFile, Strategy};
+use super::knn::{Distance, KnnRequest};
+use super::scan::Run;
+use crate::hnsw::exact::{TopK, distance_f64, distances_f64};
+use crate::hnsw::{RowSet, SearchError, SearchOptions, VectorMetric};
+use crate::id::RowId;
+use crate::rows::scan::{matching, row_numbers};
+use crate::rows::vectors::{Vector, Vectors};
+use crate::sidecar::Sidecar;
+
+/// A row with its distance, of which only bounds may be known. Smaller is nearer; for the inner product, its negative.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Candidate {
+    /// The row in its file.
+    pub row: u64,
+    /// It is at least this far.
+    pub at_least: f64,
+    /// It is at most this far.
+    pub at_most: f64,
+}
+
+impl Candidate {
+    fn exactly(row: u64, distance: f64) -> Self {
+        Self {
+            row,
+            at_least: distance,
+            at_most: distance,
+        }
+    }
+}
+
+/// What one file offers.
+#[derive(Debug, Default)]
+pub(crate) struct Candidates {
+    /// Rows with a distance: the `k` nearest and perhaps more.
+    pub near: Vec<Candidate>,
+    /// Rows with components that are not finite, or so large or small that the index does not link them: offered always.
+    pub always: Vec<u64>,
+    /// Rows whose distance is NULL: as many as could be needed.
+    pub nulls: Vec<u64>,
+}
+
+/// A vector in the file has another length than the query: DataFusion's own plan says what is wrong.
+#[derive(Debug)]
+pub(crate) struct OtherDimension;
+
+/// The query as the kernels want it.
+#[derive(Clone, Debug)]
+pub(crate) struct PreparedQuery {
+    /// As DataFusion's functions see it.
+    pub exact: Arc<[f64]>,
+    /// Rounded, for the index.
+    pub rounded: Arc<[f32]>,
+}
+
+impl PreparedQuery {
+    /// Prepares a query. `None` for one that the index cannot be asked: not finite, so long or short that `f32`
+    /// arithmetic fails, or zero where the distance from zero is NULL.
+    pub(crate) fn new(exact: Arc<[f64]>, distance: Distance) -> Option<Self> {
+        let length = exact.iter().map(|x| x * x).sum::<f64>().sqrt();
+        let in_range = (1e-15..=1e15).contains(&length);
+        let zero_is_fine = distance != Distance::Cosine && length == 0.0;
+        if !(in_range || zero_is_fine) {
+            return None;
+        }
+        #[expect(clippy::cast_possible_truncation, reason = "rounding to f32 is meant")]
+        let rounded = exact.iter().map(|&x| x as f32).collect();
+        Some(Self { exact, rounded })
+    }
+}
+
+/// Finds the candidates of one file.
+pub(crate) async fn candidates(
+    run: &Run,
+    file: &SearchFile,
+    query: &PreparedQuery,
+) -> Result<Result<Candidates, OtherDimension>> {
+    match &file.strategy {
+        Strategy::Exact(_) => scan_vectors(run, file, query).await,
+        Strategy::Index(sidecar) => {
+            if sidecar.dim() != query.exact.len() {
+                return Ok(Err(OtherDimension));
+            }
+            let allowed = match &run.spec.filter {
+                None => None,
+                Some(filter) => {
+                    let _timer = run.metrics.filter_time.timer();
+                    Some(filter.rows(&run.spec.table, run.read(file), &run.context).await?)
+                }
+            };
+            match search_index(run, sidecar, query, allowed.as_ref()) {
+                Ok(found) => Ok(Ok(found)),
+                Err(error) => {
+                    // Damage inside the graph shows only when a search meets it: the file is answered exactly.
+                    warn!(file = %file.source.meta.location, %error, "index search failed; answering exactly");
+                    run.metrics.fallbacks.add(1);
+                    scan_vectors(run, file, query).await
+                }
+            }
+        }
+    }
+}
+
+fn search_index(
+    run: &Run,
+    sidecar: &Sidecar,
+    query: &PreparedQuery,
+    allowed: Option<&RowSet>,
+) -> Result<Candidates, SearchError> {
+    let request = &run.spec.request;
+    let _timer = run.metrics.search_time.timer();
+    let is_allowed = |row: &RowId| allowed.is_none_or(|set| set.contains(*row));
+    // Under cosine a zero vector has a NULL distance, if it is zero in the file and not only rounded to it.
+    let holds_bits = run.spec.holds_bits(sidecar);
+    let zero = || sidecar.zero_rows().filter(is_allowed).map(RowId::get);
+    let null = || sidecar.null_rows().filter(is_allowed).map(RowId::get);
+    let mut always: Vec<u64> = sidecar
+        .unlinked_rows()
+        .filter(is_allowed)
+        .map(RowId::get)
+        .collect();
+    let mut nulls: Vec<u64> = null().take(run.spec.nulls_wanted()).collect();
+    if holds_bits {
+        nulls.extend(zero().take(run.spec.nulls_wanted()));
+    } else {
+        always.extend(zero());
+    }
+
+    let ef = run.spec.ef();
+    let mut options = SearchOptions::new(ef).ef(ef).slack();
+    if let Some(set) = allowed {
+        options = options.allowed(set);
+    }
+    let mut outcome = sidecar.search(&query.rounded, &options)?;
+    if outcome.hits.len() < request.k {
+        let special = sidecar.unlinked_rows().filter(is_allowed).count() + null().count() + zero().count();
+        let rows = allowed.map_or(sidecar.rows(), RowSet::count);
+        let linked = rows.saturating_sub(special as u64);
+        if (outcome.hits.len() as u64) < linked {
+            // A walk may end early on a graph in pieces; looking at every node does not.
+            run.metrics.count(&outcome.stats);
+            outcome = sidecar.search(&query.rounded, &options.ef(usize::MAX))?;
+        }
+    }
+    run.metrics.count(&outcome.stats);
+    let near = measure(
+        run,
+        sidecar,
+        query,
+        holds_bits,
+        outcome.hits.iter().map(|hit| hit.row),
+    );
+    Ok(Candidates { near, always, nulls })
+}
+
+/// Exact distances of rows of an index, or bounds where it does not hold their very bits.
+fn measure(
+    run: &Run,
+    sidecar: &Sidecar,
+    query: &PreparedQuery,
+    holds_bits: bool,
+    rows: impl Iterator<Item = RowId>,
+) -> Vec<Candidate> {
+    let metric = run.spec.request.distance.metric();
+    let unknown = |row: RowId| Candidate {
+        row: row.get(),
+        at_least: f64::NEG_INFINITY,
+        at_most: f64::INFINITY,
+    };
+    rows.map(|row| match sidecar.vector(row) {
+        Some(vector) => match distance_f64(metric, &query.exact, vector) {
+            Some(distance) if holds_bits => Candidate::exactly(row.get(), distance),
+            Some(distance) => bounds(row.get(), metric, query, vector, distance),
+            None => unknown(row),
+        },
+        None => unknown(row),
+    })
+    .collect()
+}
+
+/// How far the distance from a `Float64` vector can be from that of its rounding to `f32`, which moves each
+/// component by at most half a unit in the last place.
+fn bounds(row: u64, metric: VectorMetric, query: &PreparedQuery, vector: &[f32], distance: f64) -> Candidate {
+    let square = |sum: f64, x: f64| sum + x * x;
+    let length = vector.iter().map(|&x| f64::from(x)).fold(0.0, square).sqrt();
+    let moved = f64::from(f32::EPSILON) * length + 1e-30;
+    let error = match metric {
+        VectorMetric::Euclidean => moved,
+        VectorMetric::DotProduct => moved * query.exact.iter().copied().fold(0.0, square).sqrt(),
+        VectorMetric::Cosine | VectorMetric::NormalizedCosine => 2.0 * moved / length.max(f64::MIN_POSITIVE),
+    };
+    Candidate {
+        row,
+        at_least: distance - error,
+        at_most: distance + error,
+    }
+}
+
+/// Compares every vector of a file that passes the filter.
+async fn scan_vectors(
+    run: &Run,
+    file: &SearchFile,
+    query: &PreparedQuery,
+) -> Result<Result<Candidates, OtherDimension>> {
+    let spec = &run.spec;
+    let mut columns = spec
+        .filter
+        .as_ref()
+        .map_or_else(Vec::new, |filter| filter.columns.clone());
+    let vector_at = columns
+        .iter()
+        .position(|&c| c == spec.request.column)
+        .unwrap_or_else(|| {
+            columns.push(spec.request.column);
+            columns.len() - 1
+        });
+    let mut read = run.read(file);
+    read.columns = &columns;
+    read.prune_by = spec.filter.as_ref().map(|filter| Arc::clone(&filter.over_table));
+    let mut batches = spec.table.read(read, &run.context)?;
+    let mut gather = Gather::new(&spec.request, spec.nulls_wanted(), query);
+    while let Some(batch) = batches.try_next().await? {
+        let _timer = run.metrics.search_time.timer();
+        let mask = match &spec.filter {
+            Some(filter) => Some(matching(&batch, filter.over_columns())?),
+            None => None,
+        };
+        let vectors = Vectors::of(batch.column(vector_at))?;
+        let numbers = row_numbers(&batch)?;
+        for index in 0..batch.num_rows() {
+            if mask.as_ref().is_none_or(|mask| mask.value(index)) {
+                let row = numbers.value(index).cast_unsigned();
+                if gather.offer(row, vectors.get(index)).is_err() {
+                    return Ok(Err(OtherDimension));
+                }
+            }
+        }
+        run.metrics.distances.add(gather.take_count());
+    }
+    gather.flush();
+    run.metrics.distances.add(gather.take_count());
+    Ok(Ok(gather.finish()))
+}
+
+/// Rows whose sums run side by side in [`distances_f64`].
+const BLOCK: usize = 64;
+
+/// The k nearest of the vectors offered so far.
+struct Gather<'a> {
+    metric: VectorMetric,
+    query: &'a PreparedQuery,
+    nulls_wanted: usize,
+    nearest: TopK,
+    found: Candidates,
+    block: Vec<f32>,
+    block_rows: Vec<u64>,
+    distances: Vec<Option<f64>>,
+    counted: usize,
+}
+
+impl<'a> Gather<'a> {
+    fn new(request: &KnnRequest, nulls_wanted: usize, query: &'a PreparedQuery) -> Self {
+        Self {
+            metric: request.distance.metric(),
+            query,
+            nulls_wanted,
+            nearest: if request.ties {
+                TopK::with_ties(request.k)
+            } else {
+                TopK::new(request.k)
+            },
+            found: Candidates::default(),
+            block: Vec::with_capacity(BLOCK * query.exact.len()),
+            block_rows: Vec::with_capacity(BLOCK),
+            distances: vec![None; BLOCK],
+            counted: 0,
+        }
+    }
+
+    fn offer(&mut self, row: u64, vector: Vector<'_>) -> Result<(), OtherDimension> {
+        match vector.dim() {
+            None => self.null(row),
+            Some(dim) if dim != self.query.exact.len() => return Err(OtherDimension),
+            Some(_) => match vector {
+                Vector::Null => self.null(row),
+                Vector::Single(vector) => {
+                    self.block.extend_from_slice(vector);
+                    self.block_rows.push(row);
+                    if self.block_rows.len() == BLOCK {
+                        self.flush();
+                    }
+                }
+                Vector::Double(vector) => {
+                    let distance = distance_f64(self.metric, &self.query.exact, vector);
+                    self.put(row, distance);
+                }
+            },
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self) {
+        let rows = std::mem::take(&mut self.block_rows);
+        let mut distances = std::mem::take(&mut self.distances);
+        let out = &mut distances[..rows.len()];
+        distances_f64(self.metric, &self.query.exact, &self.block, out);
+        for (&row, &distance) in rows.iter().zip(out.iter()) {
+            self.put(row, distance);
+        }
+        self.block.clear();
+        self.block_rows = rows;
+        self.block_rows.clear();
+        self.distances = distances;
+    }
+
+    fn put(&mut self, row: u64, distance: Option<f64>) {
+        self.counted += 1;
+        match distance {
+            None => self.null(row),
+            Some(distance) if distance.is_finite() => self.nearest.push(RowId::new(row), distance),
+            Some(_) => self.found.always.push(row),
+        }
+    }
+
+    fn null(&mut self, row: u64) {
+        if self.found.nulls.len() < self.nulls_wanted {
+            self.found.nulls.push(row);
+        }
+    }
+
+    fn take_count(&mut self) -> usize {
+        std::mem::take(&mut self.counted)
+    }
+
+    fn finish(mut self) -> Candidates {
+        let near = self.nearest.into_sorted();
+        self.found.near = near
+            .iter()
+            .map(|n| Candidate::exactly(n.row.get(), n.distance))
+            .collect();
+        self.found
+    }
+}
+
+/// The distance of a vector, smaller is nearer; `None` where it is NULL.
+pub(crate) fn distance_of(distance: Distance, query: &[f64], vector: Vector<'_>) -> Option<f64> {
+    match vector {
+        Vector::Null => None,
+        Vector::Single(vector) => distance_f64(distance.metric(), query, vector),
+        Vector::Double(vector) => distance_f64(distance.metric(), query, vector),
+    }
+}

@@ -1,0 +1,80 @@
+//! The QUERY sentence: SQL, request, row ids, selection, batches. The only room that names DataFusion's planning types.
+
+mod analyzer;
+mod candidates;
+mod choose;
+mod command;
+mod ddl;
+mod direct;
+mod explain;
+mod fetch;
+mod files;
+mod functions;
+mod knn;
+mod metrics;
+mod options;
+mod refusal;
+mod refused;
+mod rule;
+mod scan;
+mod shared;
+mod table;
+mod vector_search;
+
+pub mod aliases;
+pub mod fold;
+pub mod option_list;
+pub mod statement;
+
+use std::sync::Arc;
+
+use datafusion::common::Result;
+use datafusion::prelude::SessionContext;
+
+pub use direct::KnnOptions;
+pub use options::{HnswOptions, Mode};
+pub use refusal::Refusal;
+pub use statement::HnswSessionExt;
+pub use table::VectorTable;
+
+use crate::create::ProgressFn;
+use shared::Shared;
+
+/// Teaches a session vector search: the optimizer rule, CREATE INDEX, the table functions and the `hnsw.*` settings.
+///
+/// Works on a context that is in use already; calling it twice does nothing the second time.
+///
+/// # Errors
+///
+/// Returns an error if DataFusion refuses a function.
+pub fn register(ctx: &SessionContext) -> Result<()> {
+    let state = ctx.state_ref();
+    let shared = Arc::new(Shared::new());
+    {
+        let mut state = state.write();
+        if state.config().get_extension::<Shared>().is_some() {
+            return Ok(());
+        }
+        state.config_mut().set_extension(Arc::clone(&shared));
+        let extensions = &mut state.config_mut().options_mut().extensions;
+        if extensions.get::<HnswOptions>().is_none() {
+            extensions.insert(HnswOptions::default());
+        }
+    }
+    ctx.add_analyzer_rule(Arc::new(analyzer::CreateIndexRule));
+    ctx.add_optimizer_rule(Arc::new(rule::KnnRule::new(shared)));
+    functions::register(ctx);
+    aliases::register(ctx);
+    fold::register(ctx, fold::ArrayLiteralFolder::default());
+    Ok(())
+}
+
+/// Says who is told how far index builds of this session are; `None` for nobody.
+///
+/// # Errors
+///
+/// Returns an error if [`register`] was not called on the context.
+pub fn on_index_progress(ctx: &SessionContext, progress: Option<ProgressFn>) -> Result<()> {
+    Shared::of(&ctx.state())?.set_progress(progress);
+    Ok(())
+}

@@ -1,0 +1,404 @@
+//! The options string that the table functions take last: `'metric=cosine, m=16, ef_search=200'`.
+//!
+//! `key=value` pairs separated by commas, in any order. A value that holds a comma, a space at its
+//! end or a quote is quoted itself, with either kind of quote, doubled inside: `name="a, b"`.
+//! Every function names the keys it takes; all share this parser, its ranges and its messages.
+
+use std::fmt::Write as _;
+use std::ops::RangeInclusive;
+
+use datafusion::common::{Result, plan_err};
+
+/// Values of [`Key::M`].
+pub const M: RangeInclusive<u64> = 2..=128;
+/// Values of [`Key::EfConstruction`].
+pub const EF_CONSTRUCTION: RangeInclusive<u64> = 1..=65_536;
+/// Values of [`Key::EfSearch`]; more than the rows of a file means all of them.
+pub const EF_SEARCH: RangeInclusive<u64> = 1..=u32::MAX as u64;
+/// Values of [`Key::Seed`].
+pub const SEED: RangeInclusive<u64> = 0..=u64::MAX;
+/// Values of [`Key::Threads`]; 0 means all cores.
+pub const THREADS: RangeInclusive<u64> = 0..=1024;
+
+/// The metrics by the name that this crate gives them, with the other names they are known by.
+const METRICS: &[(&str, &[&str])] = &[
+    ("cosine", &["cosine_distance"]),
+    ("l2", &["euclidean", "l2sq", "l2_distance"]),
+    ("ip", &["inner_product", "dot", "dot_product"]),
+    ("normalized_cosine", &[]),
+];
+
+/// A key of the options string.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Key {
+    /// `metric=cosine`: the distance.
+    Metric,
+    /// `m=16`: links of a node.
+    M,
+    /// `ef_construction=200`: breadth of the search that builds.
+    EfConstruction,
+    /// `ef_search=64`: breadth of the search that answers.
+    EfSearch,
+    /// `seed=42`: of the levels.
+    Seed,
+    /// `threads=0`: that build.
+    Threads,
+    /// `name=my_idx`: of the index.
+    Name,
+    /// `if_not_exists=true`: no error if the index exists.
+    IfNotExists,
+    /// `if_exists=true`: no error if the index does not exist.
+    IfExists,
+}
+
+impl Key {
+    /// The key as it is written.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Metric => "metric",
+            Self::M => "m",
+            Self::EfConstruction => "ef_construction",
+            Self::EfSearch => "ef_search",
+            Self::Seed => "seed",
+            Self::Threads => "threads",
+            Self::Name => "name",
+            Self::IfNotExists => "if_not_exists",
+            Self::IfExists => "if_exists",
+        }
+    }
+
+    const fn range(self) -> Option<RangeInclusive<u64>> {
+        match self {
+            Self::M => Some(M),
+            Self::EfConstruction => Some(EF_CONSTRUCTION),
+            Self::EfSearch => Some(EF_SEARCH),
+            Self::Seed => Some(SEED),
+            Self::Threads => Some(THREADS),
+            Self::Metric | Self::Name | Self::IfNotExists | Self::IfExists => None,
+        }
+    }
+
+    /// What may stand behind the `=`.
+    fn values(self) -> String {
+        match (self, self.range()) {
+            (Self::Metric, _) => METRICS.map_names(),
+            (Self::Name, _) => "a name".to_string(),
+            (_, Some(range)) if *range.end() == u64::MAX => "a whole number".to_string(),
+            (_, Some(range)) => format!("a whole number from {} to {}", range.start(), range.end()),
+            (_, None) => "true or false".to_string(),
+        }
+    }
+}
+
+trait Names {
+    fn map_names(&self) -> String;
+}
+
+impl Names for [(&str, &[&str])] {
+    fn map_names(&self) -> String {
+        let names: Vec<_> = self.iter().map(|(name, _)| *name).collect();
+        names.join(" or ")
+    }
+}
+
+/// The options that were given; `None` for those that were not.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OptionList {
+    /// The metric, by the name that this crate gives it.
+    pub metric: Option<&'static str>,
+    /// Links of a node.
+    pub m: Option<usize>,
+    /// Breadth of the search that builds.
+    pub ef_construction: Option<usize>,
+    /// Breadth of the search that answers.
+    pub ef_search: Option<usize>,
+    /// Seed of the levels.
+    pub seed: Option<u64>,
+    /// Threads that build.
+    pub threads: Option<usize>,
+    /// Name of the index.
+    pub name: Option<String>,
+    /// Whether an index that exists is no error.
+    pub if_not_exists: Option<bool>,
+    /// Whether an index that does not exist is no error.
+    pub if_exists: Option<bool>,
+}
+
+impl OptionList {
+    /// Reads an options string for `function`, which takes these `keys`.
+    ///
+    /// # Errors
+    ///
+    /// Names the offending part, and the keys or values that would do.
+    pub fn parse(text: &str, function: &str, keys: &[Key]) -> Result<Self> {
+        let mut options = Self::default();
+        for (key, value) in pairs(text).map_err(|part| not_a_pair(&part, function, keys))? {
+            options.set(&key, &value, function, keys)?;
+        }
+        Ok(options)
+    }
+
+    /// Takes one option, as [`parse`](Self::parse) does.
+    ///
+    /// # Errors
+    ///
+    /// For an unknown key, a key given twice, and a value out of range.
+    pub fn set(&mut self, key: &str, value: &str, function: &str, keys: &[Key]) -> Result<()> {
+        let Some(key) = keys
+            .iter()
+            .copied()
+            .find(|known| known.name().eq_ignore_ascii_case(key))
+        else {
+            return plan_err!(
+                "{function}: there is no option '{key}'; the options are {}",
+                describe(keys)
+            );
+        };
+        let twice = match key {
+            Key::Metric => self.metric.replace(metric(value, function)?).is_some(),
+            Key::M => self.m.replace(whole(key, value, function)?).is_some(),
+            Key::EfConstruction => self
+                .ef_construction
+                .replace(whole(key, value, function)?)
+                .is_some(),
+            Key::EfSearch => self.ef_search.replace(whole(key, value, function)?).is_some(),
+            Key::Seed => self.seed.replace(whole(key, value, function)?).is_some(),
+            Key::Threads => self.threads.replace(whole(key, value, function)?).is_some(),
+            Key::Name => self.name.replace(name(value, function)?).is_some(),
+            Key::IfNotExists => self.if_not_exists.replace(truth(key, value, function)?).is_some(),
+            Key::IfExists => self.if_exists.replace(truth(key, value, function)?).is_some(),
+        };
+        if twice {
+            return plan_err!("{function}: option {} is given twice; keep one", key.name());
+        }
+        Ok(())
+    }
+
+    /// The options as a string that [`parse`](Self::parse) reads.
+    pub fn to_text(&self) -> String {
+        let mut text = String::new();
+        let mut put = |key: Key, value: Option<String>| {
+            if let Some(value) = value {
+                let comma = if text.is_empty() { "" } else { ", " };
+                write!(text, "{comma}{}={value}", key.name()).expect("a string can be written to");
+            }
+        };
+        put(Key::Metric, self.metric.map(str::to_string));
+        put(Key::M, self.m.map(|m| m.to_string()));
+        put(Key::EfConstruction, self.ef_construction.map(|ef| ef.to_string()));
+        put(Key::EfSearch, self.ef_search.map(|ef| ef.to_string()));
+        put(Key::Seed, self.seed.map(|seed| seed.to_string()));
+        put(Key::Threads, self.threads.map(|threads| threads.to_string()));
+        put(Key::Name, self.name.as_deref().map(quoted));
+        put(Key::IfNotExists, self.if_not_exists.map(|yes| yes.to_string()));
+        put(Key::IfExists, self.if_exists.map(|yes| yes.to_string()));
+        text
+    }
+}
+
+/// Whether a table function's argument is an options string and not a name.
+pub fn is_option_list(text: &str) -> bool {
+    text.contains('=')
+}
+
+fn describe(keys: &[Key]) -> String {
+    let described: Vec<_> = keys
+        .iter()
+        .map(|key| format!("{} ({})", key.name(), key.values()))
+        .collect();
+    described.join(", ")
+}
+
+fn not_a_pair(part: &str, function: &str, keys: &[Key]) -> datafusion::error::DataFusionError {
+    let described = describe(keys);
+    datafusion::common::plan_datafusion_err!(
+        "{function}: expected key=value, found '{part}'; the options are {described}"
+    )
+}
+
+fn metric(value: &str, function: &str) -> Result<&'static str> {
+    let value = value.to_ascii_lowercase();
+    match METRICS
+        .iter()
+        .find(|(name, others)| *name == value || others.contains(&value.as_str()))
+    {
+        Some((name, _)) => Ok(name),
+        None => plan_err!(
+            "{function}: there is no metric '{value}'; metric is {}",
+            Key::Metric.values()
+        ),
+    }
+}
+
+fn whole<N: TryFrom<u64>>(key: Key, value: &str, function: &str) -> Result<N> {
+    let number = value
+        .parse()
+        .ok()
+        .filter(|number| key.range().is_some_and(|range| range.contains(number)));
+    match number.and_then(|number| N::try_from(number).ok()) {
+        Some(number) => Ok(number),
+        None => plan_err!(
+            "{function}: {} = {value} is out of range; {0} is {}",
+            key.name(),
+            key.values()
+        ),
+    }
+}
+
+fn truth(key: Key, value: &str, function: &str) -> Result<bool> {
+    match value.to_ascii_lowercase().as_str() {
+        "true" => Ok(true),
+        "false" => Ok(false),
+        _ => plan_err!("{function}: {} is {}, not '{value}'", key.name(), key.values()),
+    }
+}
+
+fn name(value: &str, function: &str) -> Result<String> {
+    if value.is_empty() {
+        return plan_err!("{function}: name is empty; give a name or leave the option out");
+    }
+    Ok(value.to_string())
+}
+
+/// The value as [`pairs`] reads it back.
+fn quoted(value: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "_-.".contains(c);
+    if value.chars().all(plain) {
+        value.to_string()
+    } else {
+        format!("\"{}\"", value.replace('"', "\"\""))
+    }
+}
+
+/// Splits the text into keys and unquoted values; the error is the part that is no pair.
+fn pairs(text: &str) -> std::result::Result<Vec<(String, String)>, String> {
+    let mut pairs = Vec::new();
+    let mut rest = text.trim();
+    while !rest.is_empty() {
+        let part = || rest.split(',').next().unwrap_or(rest).trim().to_string();
+        let (key, behind) = rest.split_once('=').ok_or_else(part)?;
+        let key = key.trim();
+        if key.is_empty() || !key.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') {
+            return Err(part());
+        }
+        let behind = behind.trim_start();
+        let (value, behind) = match behind.chars().next() {
+            Some(quote @ ('\'' | '"')) => quoted_value(&behind[1..], quote).ok_or_else(part)?,
+            _ => {
+                let (value, _) = behind.split_once(',').unwrap_or((behind, ""));
+                (value.trim().to_string(), &behind[value.len()..])
+            }
+        };
+        let behind = behind.trim_start();
+        pairs.push((key.to_string(), value));
+        rest = match behind.strip_prefix(',') {
+            Some(next) => next.trim_start(),
+            None if behind.is_empty() => behind,
+            None => return Err(part()),
+        };
+    }
+    Ok(pairs)
+}
+
+/// The value up to its closing quote, and what stands behind it.
+fn quoted_value(text: &str, quote: char) -> Option<(String, &str)> {
+    let mut value = String::new();
+    let mut rest = text;
+    loop {
+        let (before, behind) = rest.split_once(quote)?;
+        value.push_str(before);
+        match behind.strip_prefix(quote) {
+            Some(doubled) => {
+                value.push(quote);
+                rest = doubled;
+            }
+            None => return Some((value, behind)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEYS: &[Key] = &[
+        Key::Metric,
+        Key::M,
+        Key::EfSearch,
+        Key::Seed,
+        Key::Name,
+        Key::IfExists,
+    ];
+
+    fn parse(text: &str) -> Result<OptionList> {
+        OptionList::parse(text, "f", KEYS)
+    }
+
+    fn error(text: &str) -> String {
+        parse(text).expect_err(text).strip_backtrace()
+    }
+
+    #[test]
+    fn options_are_read_in_any_order_case_and_spacing() {
+        let expected = OptionList {
+            metric: Some("l2"),
+            m: Some(16),
+            seed: Some(u64::MAX),
+            name: Some("a, \"b\" 'c'=".to_string()),
+            if_exists: Some(true),
+            ..OptionList::default()
+        };
+        for text in [
+            r#"metric=l2, m=16, seed=18446744073709551615, name="a, ""b"" 'c'=", if_exists=true"#,
+            r#"  M = 16,if_exists=TRUE ,NAME='a, "b" ''c''=' , Metric = Euclidean,seed=18446744073709551615,"#,
+        ] {
+            assert_eq!(parse(text).expect(text), expected);
+        }
+        assert_eq!(
+            parse(&expected.to_text()).expect("its own text is read"),
+            expected
+        );
+        assert_eq!(parse("  ").expect("no options are fine"), OptionList::default());
+        assert_eq!(
+            parse("name=ünï, m=2").expect("any letters").name.as_deref(),
+            Some("ünï")
+        );
+    }
+
+    #[test]
+    fn errors_name_the_keys_and_ranges() {
+        assert_eq!(
+            error("mm=3"),
+            "Error during planning: f: there is no option 'mm'; the options are \
+             metric (cosine or l2 or ip or normalized_cosine), m (a whole number from 2 to 128), \
+             ef_search (a whole number from 1 to 4294967295), seed (a whole number), name (a name), \
+             if_exists (true or false)"
+        );
+        for (text, part) in [
+            ("m=0", "m = 0 is out of range; m is a whole number from 2 to 128"),
+            ("m=-1", "m = -1 is out of range"),
+            ("m=1e3", "m = 1e3 is out of range"),
+            ("m=", "m =  is out of range"),
+            (
+                "ef_search=99999999999999999999999",
+                "is out of range; ef_search is a whole number from 1 to",
+            ),
+            (
+                "metric=foo",
+                "there is no metric 'foo'; metric is cosine or l2 or ip or normalized_cosine",
+            ),
+            ("m=16, m=17", "option m is given twice"),
+            ("cosine", "expected key=value, found 'cosine'"),
+            ("m=16 ef_search=3", "m = 16 ef_search=3 is out of range"),
+            ("m=16,, seed=1", "expected key=value, found ''"),
+            ("name='open", "expected key=value, found 'name='open'"),
+            ("name='a' b, m=2", "expected key=value, found 'name='a' b'"),
+            ("=3", "expected key=value, found '=3'"),
+            ("name=", "name is empty"),
+            ("if_exists=maybe", "if_exists is true or false, not 'maybe'"),
+            ("if_not_exists=true", "there is no option 'if_not_exists'"),
+        ] {
+            assert!(error(text).contains(part), "{text}: {}", error(text));
+        }
+    }
+}

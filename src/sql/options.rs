@@ -1,0 +1,101 @@
+//! The `hnsw.*` settings of a session.
+
+use std::fmt;
+use std::str::FromStr;
+
+use datafusion::common::extensions_options;
+use datafusion::config::{ConfigExtension, ConfigField, ConfigOptions, Visit};
+use datafusion::error::{DataFusionError, Result};
+
+use crate::hnsw::{DEFAULT_EF_CONSTRUCTION, DEFAULT_EF_SEARCH, DEFAULT_M, DEFAULT_SEED};
+
+/// How queries are answered: `hnsw.mode`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mode {
+    /// Through the index where there is one that fits.
+    #[default]
+    Auto,
+    /// By our own scan, without a graph: every vector is compared.
+    Exact,
+    /// By DataFusion's own plan; queries are not touched.
+    Off,
+}
+
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Mode::Auto => "auto",
+            Mode::Exact => "exact",
+            Mode::Off => "off",
+        })
+    }
+}
+
+impl FromStr for Mode {
+    type Err = DataFusionError;
+
+    fn from_str(s: &str) -> Result<Self> {
+        match s.to_ascii_lowercase().as_str() {
+            "auto" => Ok(Mode::Auto),
+            "exact" => Ok(Mode::Exact),
+            "off" => Ok(Mode::Off),
+            other => Err(DataFusionError::Configuration(format!(
+                "hnsw.mode cannot be '{other}'; use 'auto', 'exact' or 'off'"
+            ))),
+        }
+    }
+}
+
+impl ConfigField for Mode {
+    fn visit<V: Visit>(&self, v: &mut V, key: &str, description: &'static str) {
+        v.some(key, self, description);
+    }
+
+    fn set(&mut self, _key: &str, value: &str) -> Result<()> {
+        *self = value.parse()?;
+        Ok(())
+    }
+}
+
+extensions_options! {
+    /// Settings under the prefix `hnsw`, for example `SET hnsw.ef_search = 200`.
+    pub struct HnswOptions {
+        /// How queries are answered: auto (through an index), exact (our scan, no graph) or off (DataFusion's own plan)
+        pub mode: Mode, default = Mode::Auto
+        /// Candidates that a search keeps, at least; more find more of the true neighbors and take longer
+        pub ef_search: usize, default = DEFAULT_EF_SEARCH
+        /// Metric of an index when CREATE INDEX does not say: cosine, l2 or ip
+        pub metric: String, default = "cosine".to_string()
+        /// Neighbors of a node in a new index, 2 to 128 (twice as many on layer 0)
+        pub m: usize, default = DEFAULT_M
+        /// Candidates kept while a node of a new index is inserted
+        pub ef_construction: usize, default = DEFAULT_EF_CONSTRUCTION
+        /// Seed of a new index; the same input, parameters and seed give the same bytes
+        pub seed: u64, default = DEFAULT_SEED
+        /// Threads that build an index; 0 means all cores
+        pub threads: usize, default = 0
+        /// Directory or object-store URL for sidecars; empty means beside the Parquet file
+        pub sidecar_dir: String, default = String::new()
+        /// Directory for copies of remote sidecars; empty means a directory of this process in the system's temporary directory
+        pub cache_dir: String, default = String::new()
+        /// Bytes that cache_dir may hold
+        pub cache_size: usize, default = 10 * 1024 * 1024 * 1024
+        /// Bytes that cached filter bitmaps may hold
+        pub filter_cache_size: usize, default = 64 * 1024 * 1024
+    }
+}
+
+impl ConfigExtension for HnswOptions {
+    const PREFIX: &'static str = "hnsw";
+}
+
+impl HnswOptions {
+    /// The settings of a session; the defaults when the extension was not registered.
+    pub fn of(config: &ConfigOptions) -> Self {
+        config
+            .extensions
+            .get::<HnswOptions>()
+            .cloned()
+            .unwrap_or_default()
+    }
+}

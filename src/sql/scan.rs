@@ -1,0 +1,280 @@
+//! The QUERY sentence: request, row ids, selection, batches.
+//!
+//! One node for all files of the table. Its rows are a superset of the answer, in no particular order; the sort and
+//! the limit above it are DataFusion's own.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use datafusion::arrow::datatypes::SchemaRef;
+use datafusion::common::runtime::SpawnedTask;
+use datafusion::common::stats::Precision;
+use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::common::{Result, ScalarValue, Statistics};
+use datafusion::error::DataFusionError;
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr};
+use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
+use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType};
+use datafusion::physical_plan::metrics::{ExecutionPlanMetricsSet, MetricsSet};
+use datafusion::physical_plan::statistics::StatisticsArgs;
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::physical_plan::{
+    DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties, Partitioning, PlanProperties,
+};
+use futures::{StreamExt, TryStreamExt};
+
+use super::candidates::{Candidates, OtherDimension, PreparedQuery, candidates};
+use super::choose::choose;
+use super::explain;
+use super::fetch::fetch;
+use super::files::SearchFile;
+use super::knn::{KnnRequest, QueryVector, as_doubles};
+use super::metrics::SearchMetrics;
+use crate::rows::filter::RowFilter;
+use crate::rows::scan::{FileRead, TableFiles};
+use crate::rows::vectors::{item_type, stored_exactly};
+use crate::sidecar::Sidecar;
+
+/// What a scan does, decided when it is planned.
+#[derive(Debug)]
+pub(crate) struct ScanSpec {
+    /// What is asked.
+    pub request: Arc<KnnRequest>,
+    /// The table's own scan, taken apart.
+    pub table: TableFiles,
+    /// Its files, each with how it is answered.
+    pub files: Vec<SearchFile>,
+    /// What the rows must satisfy.
+    pub filter: Option<RowFilter>,
+    /// The plan of the subquery that gives the query vector, if one does.
+    pub subquery: Option<Arc<dyn ExecutionPlan>>,
+    /// Which columns of the table come out.
+    pub projection: Vec<usize>,
+    /// The schema of what comes out.
+    pub schema: SchemaRef,
+    /// The vector column's type in the table.
+    pub vector_type: datafusion::arrow::datatypes::DataType,
+    /// `hnsw.ef_search`.
+    pub ef_search: usize,
+    /// Files searched at the same time.
+    pub threads: usize,
+}
+
+impl ScanSpec {
+    /// Candidates that a search keeps: the setting, or enough for a `k` beyond it to be found as well as a smaller one.
+    pub(crate) fn ef(&self) -> usize {
+        self.request
+            .ef_search
+            .unwrap_or(self.ef_search)
+            .max(self.request.k.saturating_mul(2))
+    }
+
+    /// How many rows of NULL distance one file has to offer.
+    pub(crate) fn nulls_wanted(&self) -> usize {
+        if self.request.ties {
+            usize::MAX
+        } else {
+            self.request.k
+        }
+    }
+
+    /// Whether a sidecar holds the very bits that the table's scan would give.
+    pub(crate) fn holds_bits(&self, sidecar: &Sidecar) -> bool {
+        item_type(&self.vector_type)
+            .is_some_and(|item| stored_exactly(item) && sidecar.meta().item_type == item.to_string())
+    }
+}
+
+/// A scan while it runs.
+pub(crate) struct Run {
+    pub(crate) spec: Arc<ScanSpec>,
+    pub(crate) context: Arc<TaskContext>,
+    pub(crate) metrics: SearchMetrics,
+    bytes_read: Arc<AtomicU64>,
+}
+
+impl Run {
+    /// How to read `file`; columns, selection and pruning are still to be said.
+    pub(crate) fn read<'a>(&'a self, file: &'a SearchFile) -> FileRead<'a> {
+        FileRead {
+            file: &file.file,
+            source: &file.source,
+            footer: &file.footer,
+            columns: &[],
+            selection: None,
+            prune_by: None,
+            bytes_read: &self.bytes_read,
+        }
+    }
+
+    /// The bytes of Parquet read since the last call.
+    pub(crate) fn take_bytes_read(&self) -> usize {
+        usize::try_from(self.bytes_read.swap(0, Ordering::Relaxed)).unwrap_or(usize::MAX)
+    }
+}
+
+/// Scans a table for the rows nearest to a vector.
+#[derive(Debug)]
+pub(crate) struct VectorScanExec {
+    spec: Arc<ScanSpec>,
+    /// The table's own scan, for a query that turns out not to be ours when its vector is known.
+    whole: Arc<dyn ExecutionPlan>,
+    properties: Arc<PlanProperties>,
+    metrics: ExecutionPlanMetricsSet,
+}
+
+impl VectorScanExec {
+    pub(crate) fn new(spec: ScanSpec, whole: Arc<dyn ExecutionPlan>) -> Self {
+        let properties = PlanProperties::new(
+            EquivalenceProperties::new(Arc::clone(&spec.schema)),
+            Partitioning::UnknownPartitioning(1),
+            EmissionType::Incremental,
+            Boundedness::Bounded,
+        );
+        Self {
+            spec: Arc::new(spec),
+            whole,
+            properties: Arc::new(properties),
+            metrics: ExecutionPlanMetricsSet::new(),
+        }
+    }
+}
+
+impl DisplayAs for VectorScanExec {
+    fn fmt_as(&self, format: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        explain::scan(&self.spec, format, f)
+    }
+}
+
+impl ExecutionPlan for VectorScanExec {
+    fn name(&self) -> &str {
+        "VectorScanExec"
+    }
+
+    fn properties(&self) -> &Arc<PlanProperties> {
+        &self.properties
+    }
+
+    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
+        vec![]
+    }
+
+    fn apply_expressions(
+        &self,
+        _f: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
+    ) -> Result<TreeNodeRecursion> {
+        Ok(TreeNodeRecursion::Continue)
+    }
+
+    fn with_new_children(
+        self: Arc<Self>,
+        _children: Vec<Arc<dyn ExecutionPlan>>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        Ok(self)
+    }
+
+    fn execute(&self, _partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
+        let run = Run {
+            spec: Arc::clone(&self.spec),
+            metrics: SearchMetrics::new(&self.metrics),
+            bytes_read: Arc::new(AtomicU64::new(0)),
+            context,
+        };
+        let batches = answer(Arc::new(run), Arc::clone(&self.whole));
+        let batches = futures::stream::once(batches).try_flatten();
+        Ok(Box::pin(RecordBatchStreamAdapter::new(
+            Arc::clone(&self.spec.schema),
+            batches,
+        )))
+    }
+
+    fn metrics(&self) -> Option<MetricsSet> {
+        Some(self.metrics.clone_inner())
+    }
+
+    fn statistics_from_inputs(
+        &self,
+        _inputs: &[Arc<Statistics>],
+        _args: &StatisticsArgs,
+    ) -> Result<Arc<Statistics>> {
+        let mut statistics = Statistics::new_unknown(&self.spec.schema);
+        statistics.num_rows = Precision::Inexact(self.spec.request.k);
+        Ok(Arc::new(statistics))
+    }
+}
+
+/// The query, from its vector to batches.
+async fn answer(run: Arc<Run>, whole: Arc<dyn ExecutionPlan>) -> Result<SendableRecordBatchStream> {
+    for file in &run.spec.files {
+        run.metrics.load_time.add_duration(file.load);
+    }
+    let distance = run.spec.request.distance;
+    let query = query_vector(&run)
+        .await?
+        .and_then(|vector| PreparedQuery::new(vector, distance));
+    let Some(query) = query else {
+        return pass_through(&run, whole);
+    };
+    let Ok(found) = search(&run, &query).await? else {
+        return pass_through(&run, whole);
+    };
+    run.metrics.bytes_read.add(run.take_bytes_read());
+    let rows = choose(found, &run.spec.request);
+    Ok(fetch(run, rows))
+}
+
+/// The numbers of the query vector; `None` for NULL, or for a subquery that gives no row or several.
+async fn query_vector(run: &Run) -> Result<Option<Arc<[f64]>>> {
+    let (plan, casts) = match (&run.spec.request.query, &run.spec.subquery) {
+        (QueryVector::Literal(numbers), _) => return Ok(Some(Arc::clone(numbers))),
+        (QueryVector::Subquery { casts, .. }, Some(plan)) => (plan, casts),
+        (QueryVector::Subquery { .. }, None) => return Ok(None),
+    };
+    let batches = datafusion::physical_plan::collect(Arc::clone(plan), Arc::clone(&run.context)).await?;
+    let mut rows = batches.iter().filter(|batch| batch.num_rows() > 0);
+    let (Some(batch), None) = (rows.next(), rows.next()) else {
+        return Ok(None);
+    };
+    if batch.num_rows() != 1 || batch.num_columns() != 1 {
+        return Ok(None);
+    }
+    let mut value = ScalarValue::try_from_array(batch.column(0), 0)?;
+    for cast in casts {
+        value = value.cast_to(cast)?;
+    }
+    Ok(as_doubles(&value).map(Arc::from))
+}
+
+/// Searches all files, several at a time.
+async fn search(run: &Arc<Run>, query: &PreparedQuery) -> Result<Result<Vec<Candidates>, OtherDimension>> {
+    let files = &run.spec.files;
+    if let [file] = files.as_slice() {
+        return Ok(candidates(run, file, query).await?.map(|found| vec![found]));
+    }
+    let mut searches = futures::stream::iter(0..files.len())
+        .map(|index| {
+            let (run, query) = (Arc::clone(run), query.clone());
+            SpawnedTask::spawn(async move { candidates(&run, &run.spec.files[index], &query).await })
+        })
+        .buffered(run.spec.threads.max(1));
+    let mut found = Vec::with_capacity(files.len());
+    while let Some(of_file) = searches.next().await {
+        match of_file.map_err(|e| DataFusionError::ExecutionJoin(Box::new(e)))?? {
+            Ok(of_file) => found.push(of_file),
+            Err(other) => return Ok(Err(other)),
+        }
+    }
+    Ok(Ok(found))
+}
+
+/// All rows, as if there were no index: for a query vector that only DataFusion's own functions can judge.
+fn pass_through(run: &Run, whole: Arc<dyn ExecutionPlan>) -> Result<SendableRecordBatchStream> {
+    run.metrics.passed_through.add(1);
+    let context = Arc::clone(&run.context);
+    match whole.output_partitioning().partition_count() {
+        1 => whole.execute(0, context),
+        _ => CoalescePartitionsExec::new(whole).execute(0, context),
+    }
+}

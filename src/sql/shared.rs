@@ -1,0 +1,57 @@
+//! What the queries of a session share: open sidecars, footers, and who is told of a build's progress.
+
+use std::sync::{Arc, PoisonError, RwLock};
+
+use datafusion::catalog::Session;
+use datafusion::common::{Result, config_datafusion_err};
+
+use crate::create::ProgressFn;
+use crate::rows::footer::FooterCache;
+use crate::sidecar::{SidecarOptions, SidecarStore};
+
+/// The caches behind one [`register`](crate::register).
+pub(crate) struct Shared {
+    /// Footers of Parquet files.
+    pub footers: FooterCache,
+    /// Open sidecars.
+    pub sidecars: Arc<SidecarStore>,
+    progress: RwLock<Option<ProgressFn>>,
+}
+
+impl Shared {
+    pub(crate) fn new() -> Self {
+        Self {
+            footers: FooterCache::default(),
+            sidecars: SidecarStore::new(SidecarOptions::default()),
+            progress: RwLock::new(None),
+        }
+    }
+
+    /// The caches of a session that the extension was registered on.
+    pub(crate) fn of(session: &dyn Session) -> Result<Arc<Self>> {
+        session.config().get_extension::<Shared>().ok_or_else(|| {
+            config_datafusion_err!("call datafusion_hnsw::register on the session's context first")
+        })
+    }
+
+    /// Who is told how far a build is.
+    pub(crate) fn progress(&self) -> Option<ProgressFn> {
+        self.progress
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// Says who is told.
+    pub(crate) fn set_progress(&self, progress: Option<ProgressFn>) {
+        *self.progress.write().unwrap_or_else(PoisonError::into_inner) = progress;
+    }
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared")
+            .field("sidecars", &self.sidecars)
+            .finish_non_exhaustive()
+    }
+}
