@@ -29,8 +29,8 @@ impl Database {
         let ctx = SessionContext::new_with_config(config);
         datafusion_hnsw::register(&ctx)?;
         if let Some(mode) = mode {
-            ctx.sql(&format!("SET hnsw.mode = '{mode}'")).await?;
-            ctx.sql(&format!("SET hnsw.ef_search = {EF_SEARCH}")).await?;
+            ctx.hnsw_sql(&format!("SET hnsw.mode = '{mode}'")).await?;
+            ctx.hnsw_sql(&format!("SET hnsw.ef_search = {EF_SEARCH}")).await?;
         }
         Ok(Self {
             ctx,

@@ -57,11 +57,7 @@ pub(crate) async fn run(session: &Session, command: IndexCommand) -> anyhow::Res
             .run(&format!("SET hnsw.sidecar_dir = {}", quoted(directory)))
             .await?;
     }
-    let quiet = Session {
-        ctx: session.ctx.clone(),
-        print: session.print.clone(),
-    };
-    let _rows = quiet
+    session
         .ctx
         .sql(&format!(
             "CREATE EXTERNAL TABLE {table} STORED AS PARQUET LOCATION {}",

@@ -48,7 +48,10 @@ pub(crate) async fn run(session: &mut Session) -> anyhow::Result<ExitCode> {
                         eprintln!("{error:#}");
                         failed = true;
                     },
-                    _ = signal::ctrl_c() => println!("^C"),
+                    _ = signal::ctrl_c() => {
+                        session.progress.cancel();
+                        println!("^C");
+                    }
                 }
                 if let Some(helper) = editor.helper_mut() {
                     helper.set_dialect(&dialect(session));

@@ -22,12 +22,13 @@ use datafusion_cli::print_options::PrintOptions;
 use datafusion_hnsw::sql::statement::desugar;
 
 use crate::args::Args;
-use crate::progress;
+use crate::progress::Progress;
 
 /// A context to run statements in, and how to print what they return.
 pub(crate) struct Session {
     pub(crate) ctx: SessionContext,
     pub(crate) print: PrintOptions,
+    pub(crate) progress: Arc<Progress>,
 }
 
 impl Session {
@@ -69,7 +70,7 @@ impl Session {
         );
 
         datafusion_hnsw::register(&ctx)?;
-        progress::attach(&ctx, args.quiet);
+        let progress = Progress::attach(&ctx, args.quiet)?;
 
         let print = PrintOptions {
             format: args.format,
@@ -78,14 +79,17 @@ impl Session {
             color: args.color,
             instrumented_registry: registry,
         };
-        Ok(Self { ctx, print })
+        Ok(Self { ctx, print, progress })
     }
 
     /// Runs one statement and prints its rows.
     pub(crate) async fn run(&self, statement: &str) -> Result<()> {
         let ours = desugar(statement, &self.ctx.state().config().options().sql_parser)?;
         let sql = ours.unwrap_or_else(|| statement.to_owned());
-        exec_from_commands(&self.ctx, vec![sql], &self.print).await
+        self.progress.begin();
+        let done = exec_from_commands(&self.ctx, vec![sql], &self.print).await;
+        self.progress.end();
+        done
     }
 }
 
