@@ -1,0 +1,111 @@
+//! How far the building of an index is, on a terminal; and how Ctrl-C ends it.
+
+use std::io::IsTerminal as _;
+use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use datafusion::error::Result;
+use datafusion::prelude::SessionContext;
+use datafusion_hnsw::{IndexPhase, IndexProgress, on_index_progress};
+use indicatif::{ProgressBar, ProgressStyle};
+
+const STYLE: &str = "{msg} [{bar:30}] {human_pos}/{human_len} rows, {per_sec}, {eta} left";
+
+/// Shows a bar on standard error while an index is built in this session.
+#[derive(Debug)]
+pub(crate) struct Progress {
+    visible: bool,
+    cancelled: AtomicBool,
+    shown: Mutex<Option<Shown>>,
+}
+
+/// The bar of one phase of one file.
+#[derive(Debug)]
+struct Shown {
+    file: usize,
+    phase: IndexPhase,
+    bar: ProgressBar,
+}
+
+impl Progress {
+    /// Listens to the builds of a session. Nothing is shown when `quiet`, or when nobody is there to see.
+    pub(crate) fn attach(ctx: &SessionContext, quiet: bool) -> Result<Arc<Self>> {
+        let progress = Arc::new(Self {
+            visible: !quiet && std::io::stderr().is_terminal(),
+            cancelled: AtomicBool::new(false),
+            shown: Mutex::new(None),
+        });
+        let listener = Arc::clone(&progress);
+        on_index_progress(ctx, Some(Arc::new(move |at: &IndexProgress| listener.told(at))))?;
+        Ok(progress)
+    }
+
+    /// A statement begins.
+    pub(crate) fn begin(&self) {
+        self.cancelled.store(false, Ordering::Relaxed);
+    }
+
+    /// A statement ended, well or not: no bar stays behind.
+    pub(crate) fn end(&self) {
+        if let Some(shown) = self.shown().take() {
+            shown.bar.finish_and_clear();
+        }
+    }
+
+    /// Ends the build at its next step; without this its threads would run on.
+    pub(crate) fn cancel(&self) {
+        self.cancelled.store(true, Ordering::Relaxed);
+        self.end();
+    }
+
+    fn told(&self, at: &IndexProgress) -> ControlFlow<()> {
+        if self.cancelled.load(Ordering::Relaxed) {
+            return ControlFlow::Break(());
+        }
+        if self.visible {
+            let mut shown = self.shown();
+            match shown.as_ref() {
+                Some(now) if now.file == at.file && now.phase == at.phase => now.bar.set_position(at.done),
+                _ => {
+                    if let Some(before) = shown.take() {
+                        before.bar.finish_and_clear();
+                    }
+                    *shown = Some(Shown {
+                        file: at.file,
+                        phase: at.phase,
+                        bar: bar(at),
+                    });
+                }
+            }
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn shown(&self) -> MutexGuard<'_, Option<Shown>> {
+        // A panic elsewhere leaves at worst a bar that is drawn once more.
+        self.shown.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn bar(at: &IndexProgress) -> ProgressBar {
+    let doing = match at.phase {
+        IndexPhase::Read => "reading",
+        IndexPhase::Link => "linking",
+        IndexPhase::Publish => "writing",
+        _ => "indexing",
+    };
+    let name = at.path.rsplit('/').next().unwrap_or(&at.path);
+    let of_files = if at.files > 1 {
+        format!(" ({} of {})", at.file, at.files)
+    } else {
+        String::new()
+    };
+    let style = ProgressStyle::with_template(STYLE)
+        .expect("the template is well-formed")
+        .progress_chars("=> ");
+    ProgressBar::new(at.total)
+        .with_style(style)
+        .with_message(format!("{doing} {name}{of_files}"))
+        .with_position(at.done)
+}
