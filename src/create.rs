@@ -3,7 +3,6 @@
 use std::fmt;
 use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use datafusion::common::runtime::SpawnedTask;
 use datafusion::datasource::listing::PartitionedFile;
@@ -103,8 +102,6 @@ pub(crate) struct Indexed {
     pub rows: u64,
     /// Bytes of the sidecar.
     pub bytes: u64,
-    /// What it took.
-    pub elapsed: Duration,
 }
 
 /// Builds the index of one file and publishes it. `None` if the file holds no vector at all.
@@ -116,7 +113,6 @@ pub(crate) async fn create(
     context: &Arc<TaskContext>,
     progress: impl Fn(IndexPhase, u64) -> ControlFlow<()> + Send + Sync + 'static,
 ) -> Result<Option<Indexed>> {
-    let start = Instant::now();
     // Taken first: a build whose sidecar could not be written fails before its work is done.
     let lease = sidecars
         .begin(&file.location, &spec.column_name, spec.metric)
@@ -146,7 +142,6 @@ pub(crate) async fn create(
     Ok(Some(Indexed {
         rows,
         bytes: published.bytes,
-        elapsed: start.elapsed(),
     }))
 }
 

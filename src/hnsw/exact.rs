@@ -17,9 +17,9 @@ use crate::id::RowId;
 /// # Panics
 ///
 /// If the lengths differ.
-pub fn distance_f64(metric: VectorMetric, query: &[f64], vector: &[f32]) -> Option<f64> {
+pub fn distance_f64<T: Copy + Into<f64>>(metric: VectorMetric, query: &[f64], vector: &[T]) -> Option<f64> {
     assert_eq!(query.len(), vector.len(), "query and vector have the same length");
-    let pairs = query.iter().copied().zip(vector.iter().map(|&x| f64::from(x)));
+    let pairs = query.iter().copied().zip(vector.iter().map(|&x| x.into()));
     match metric {
         VectorMetric::Cosine => {
             let (mut dot, mut query_sq, mut vector_sq) = (0.0, 0.0, 0.0);

@@ -109,8 +109,6 @@ pub(crate) struct Footer {
     pub hash: String,
     /// Rows over all row groups.
     pub rows: u64,
-    /// The first row of each row group, and the number of rows behind the last entry.
-    pub row_group_starts: Vec<u64>,
 }
 
 /// A place in a store at a moment: what a cached footer is true of.
@@ -183,22 +181,15 @@ async fn read_footer(file: &SourceFile) -> Result<Footer> {
         ParquetMetaDataReader::new_with_metadata(metadata).with_page_index_policy(PageIndexPolicy::Optional);
     reader.load_page_index(fetch).await?;
     let metadata = Arc::new(reader.finish()?);
-    let mut row_group_starts = vec![0_u64];
+    let mut rows = 0_u64;
     for group in metadata.row_groups() {
-        let rows =
-            u64::try_from(group.num_rows()).map_err(|_| damaged("a row group has a negative length"))?;
-        let last = row_group_starts[row_group_starts.len() - 1];
-        row_group_starts.push(
-            last.checked_add(rows)
-                .ok_or_else(|| damaged("it has too many rows"))?,
-        );
+        let more = u64::try_from(group.num_rows()).map_err(|_| damaged("a row group has a negative length"))?;
+        rows = rows.checked_add(more).ok_or_else(|| damaged("it has too many rows"))?;
     }
-    let rows = row_group_starts[row_group_starts.len() - 1];
     Ok(Footer {
         metadata,
         hash,
         rows,
-        row_group_starts,
     })
 }
 

@@ -175,13 +175,16 @@ fn measure(
         at_least: f64::NEG_INFINITY,
         at_most: f64::INFINITY,
     };
-    rows.map(|row| match sidecar.vector(row) {
-        Some(vector) => match distance_f64(metric, &query.exact, vector) {
+    if !sidecar.has_vectors() {
+        return rows.map(unknown).collect();
+    }
+    rows.map(|row| {
+        let Some(vector) = sidecar.vector(row) else { return unknown(row) };
+        match distance_f64(metric, &query.exact, &vector) {
             Some(distance) if holds_bits => Candidate::exactly(row.get(), distance),
-            Some(distance) => bounds(row.get(), metric, query, vector, distance),
+            Some(distance) => bounds(row.get(), metric, query, &vector, distance),
             None => unknown(row),
-        },
-        None => unknown(row),
+        }
     })
     .collect()
 }

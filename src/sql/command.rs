@@ -71,7 +71,7 @@ impl TableProvider for CommandTable {
         };
         let exprs =
             datafusion::physical_expr::projection::ProjectionExprs::from_indices(projection, &plan.schema());
-        Ok(Arc::new(ProjectionExec::try_new(exprs, plan)?))
+        Ok(Arc::new(ProjectionExec::try_new(exprs.as_ref().to_vec(), plan)?))
     }
 }
 

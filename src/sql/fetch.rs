@@ -123,7 +123,8 @@ fn from_sidecar(
     let mut count = 0;
     for row in rows {
         let vector = sidecar.vector(RowId::new(row));
-        items.extend(vector.ok_or_else(|| internal_datafusion_err!("row {row} has no vector in its index"))?);
+        let vector = vector.ok_or_else(|| internal_datafusion_err!("row {row} has no vector in its index"))?;
+        items.extend_from_slice(&vector);
         count += 1;
     }
     let items = Float32Array::from(items);

@@ -82,8 +82,9 @@ impl ScanSpec {
 
     /// Whether a sidecar holds the very bits that the table's scan would give.
     pub(crate) fn holds_bits(&self, sidecar: &Sidecar) -> bool {
-        item_type(&self.vector_type)
-            .is_some_and(|item| stored_exactly(item) && sidecar.meta().item_type == item.to_string())
+        sidecar.has_vectors()
+            && item_type(&self.vector_type)
+                .is_some_and(|item| stored_exactly(item) && sidecar.meta().item_type == item.to_string())
     }
 }
 

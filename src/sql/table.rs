@@ -69,10 +69,6 @@ impl VectorTable {
         &self.inner
     }
 
-    pub(crate) fn shared(&self) -> &Arc<Shared> {
-        &self.shared
-    }
-
     /// The scan that a request asks for.
     pub(crate) async fn scan_request(
         &self,
