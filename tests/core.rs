@@ -1,4 +1,9 @@
 //! Promises of the ground floor: the index and its bytes.
+#![allow(
+    clippy::unwrap_used,
+    clippy::cast_possible_truncation,
+    reason = "a test that panics has failed"
+)]
 
 #[path = "core/bytes.rs"]
 mod bytes;

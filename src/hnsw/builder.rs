@@ -339,9 +339,12 @@ impl HnswBuilder {
         if self.dim < quantize::LEAST_DIM && self.config.stored != StoredVectors::None {
             return None;
         }
-        let book = Codebook::fit(self.metric, self.dim, nodes, |node, out| {
-            self.directed(vectors, node, out)
-        });
+        let read = |node: u32, out: &mut [f32]| self.directed(vectors, node, out);
+        let book = Codebook::fit(self.metric, self.dim, nodes, read);
+        let needed = self.config.stored == StoredVectors::None;
+        if !needed && !book.tells_apart(self.dim, nodes, read) {
+            return None;
+        }
         let stride = quantize::code_stride(self.dim);
         let mut bytes = vec![0; nodes as usize * stride];
         bytes.par_chunks_mut(stride).enumerate().for_each_init(

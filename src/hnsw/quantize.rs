@@ -4,7 +4,9 @@
 //! table. For squared distances the code is `(x - offset) / scale`; for inner products it is relative
 //! to 128, so that the middle of the range is 0.
 
-use super::kernels::{CodeMetric, dot_base};
+use rayon::prelude::*;
+
+use super::kernels::{CodeMetric, CodeRows, FloatMetric, Isa, code_keys, dot_base, float_sums};
 use super::metric::VectorMetric;
 
 /// Shorter vectors are walked over as they are: they fill one cache line, and a code no less.
@@ -155,6 +157,90 @@ impl Codebook {
 )]
 fn round_to_code(x: f32, least: f32) -> u8 {
     (x + 0.5).floor().clamp(least, 255.0) as u8
+}
+
+/// Points among which the codes are tried, and points whose neighbours are looked for.
+const TRIED: u32 = 8192;
+const TRIALS: usize = 48;
+/// Neighbours looked for, and the candidates among which the codes must put them.
+const WANTED: usize = 10;
+const GIVEN: usize = 30;
+/// The share of the neighbours that must be there.
+const FAITHFUL: f64 = 0.95;
+
+impl Codebook {
+    /// Whether codes find the nearest of a sample. They do not when clusters are far apart and small: then
+    /// all points of a cluster have one code, and the walk must use the vectors.
+    pub(crate) fn tells_apart(
+        &self,
+        dim: usize,
+        count: u32,
+        vector: impl Fn(u32, &mut [f32]) + Sync,
+    ) -> bool {
+        let sampled: Vec<u32> = (0..count).step_by((count / TRIED).max(1) as usize).collect();
+        if sampled.len() <= GIVEN + 1 {
+            // A search of so few looks at all of them.
+            return true;
+        }
+        let stride = code_stride(dim);
+        let (mut rows, mut codes) = (vec![0; 4 * dim * sampled.len()], vec![0; stride * sampled.len()]);
+        rows.par_chunks_mut(4 * dim)
+            .zip(codes.par_chunks_mut(stride))
+            .zip(&sampled)
+            .for_each(|((row, code), &id)| {
+                let mut point = vec![0.0; dim];
+                vector(id, &mut point);
+                self.encode(&point, code);
+                row.as_chunks_mut()
+                    .0
+                    .iter_mut()
+                    .zip(&point)
+                    .for_each(|(out, x)| *out = x.to_le_bytes());
+            });
+        let (isa, codes) = (
+            Isa::best(),
+            CodeRows {
+                bytes: &codes,
+                stride,
+            },
+        );
+        let ids: Vec<u32> = (0..).take(sampled.len()).collect();
+        let every = (sampled.len() / TRIALS).max(1);
+        let trials: Vec<usize> = (0..sampled.len()).step_by(every).collect();
+        let found: usize = trials
+            .par_iter()
+            .map(|&trial| {
+                let mut query = vec![0.0; dim];
+                vector(sampled[trial], &mut query);
+                let mut keys = vec![0; ids.len()];
+                code_keys(isa, self.metric, codes.row(ids[trial]), codes, &ids, &mut keys);
+                let squared = self.metric == CodeMetric::Squared;
+                let sums = if squared {
+                    FloatMetric::Squared
+                } else {
+                    FloatMetric::Dot
+                };
+                let mut truth: Vec<(f32, usize)> = rows
+                    .chunks_exact(4 * dim)
+                    .map(|row| float_sums(isa, sums, &query, row).first)
+                    .map(|sum| if squared { sum } else { -sum })
+                    .zip(0..)
+                    .filter(|&(_, other)| other != trial)
+                    .collect();
+                truth.select_nth_unstable_by(WANTED, |a, b| a.0.total_cmp(&b.0));
+                let mut sorted = keys.clone();
+                // Itself, and the given; a tie that does not fit among them counts as not found.
+                let limit = *sorted.select_nth_unstable(GIVEN + 1).1;
+                truth[..WANTED]
+                    .iter()
+                    .filter(|&&(_, other)| keys[other] < limit)
+                    .count()
+            })
+            .sum();
+        let share = found as f64 / (trials.len() * WANTED) as f64;
+        tracing::debug!(dim, share, "nearest of a sample that the codes find");
+        share >= FAITHFUL
+    }
 }
 
 /// The components below and above which [`CLIPPED`] of them lie.

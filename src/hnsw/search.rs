@@ -76,14 +76,6 @@ impl Pool {
         }
         None
     }
-
-    /// Takes every mark off, so that a search may go on from what this one found.
-    pub(crate) fn unmark(&mut self) {
-        self.cursor = 0;
-        for candidate in &mut self.found {
-            candidate.0 &= !1;
-        }
-    }
 }
 
 /// The nodes already met: a bit for each, cleared through the list of touched words.

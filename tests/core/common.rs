@@ -6,10 +6,10 @@ use datafusion_hnsw::id::RowId;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-pub type Vectors = Vec<Vec<f32>>;
+pub(crate) type Vectors = Vec<Vec<f32>>;
 
 /// Independent numbers between -1 and 1.
-pub fn uniform(n: usize, dim: usize, seed: u64) -> Vectors {
+pub(crate) fn uniform(n: usize, dim: usize, seed: u64) -> Vectors {
     let mut rng = StdRng::seed_from_u64(seed);
     (0..n)
         .map(|_| (0..dim).map(|_| rng.random_range(-1.0..1.0)).collect())
@@ -17,7 +17,7 @@ pub fn uniform(n: usize, dim: usize, seed: u64) -> Vectors {
 }
 
 /// Clusters of low intrinsic dimension, plus noise; the centres are fixed by `seed`, the points by `draw`.
-pub fn clustered(n: usize, dim: usize, seed: u64, draw: u64) -> Vectors {
+pub(crate) fn clustered(n: usize, dim: usize, seed: u64, draw: u64) -> Vectors {
     const CLUSTERS: usize = 30;
     const INTRINSIC: usize = 8;
     let mut fixed = StdRng::seed_from_u64(seed);
@@ -40,7 +40,7 @@ pub fn clustered(n: usize, dim: usize, seed: u64, draw: u64) -> Vectors {
         .collect()
 }
 
-pub fn build(vectors: &[Vec<f32>], metric: VectorMetric, config: HnswConfig) -> HnswIndex {
+pub(crate) fn build(vectors: &[Vec<f32>], metric: VectorMetric, config: HnswConfig) -> HnswIndex {
     let mut builder = HnswBuilder::new(vectors[0].len(), metric, config);
     for (row, vector) in vectors.iter().enumerate() {
         builder.insert_slice(RowId::new(row as u64), vector).unwrap();
@@ -49,7 +49,7 @@ pub fn build(vectors: &[Vec<f32>], metric: VectorMetric, config: HnswConfig) -> 
 }
 
 /// The k nearest allowed rows, by looking at all of them.
-pub fn nearest(
+pub(crate) fn nearest(
     vectors: &[Vec<f32>],
     metric: VectorMetric,
     query: &[f32],
@@ -73,6 +73,6 @@ pub fn nearest(
 }
 
 /// The share of the true rows among the found.
-pub fn share(found: &[RowId], truth: &[RowId]) -> f64 {
+pub(crate) fn share(found: &[RowId], truth: &[RowId]) -> f64 {
     truth.iter().filter(|row| found.contains(row)).count() as f64 / truth.len().max(1) as f64
 }
