@@ -242,9 +242,9 @@ fn cannot_list(dir: &RemoteDir) -> bool {
 }
 
 /// Waits for an answer. The store's client repeats requests that fail, but not those whose answer broke off: we do.
-async fn ask<F: Future<Output = object_store::Result<Objects>>>(
+async fn ask<F: Future<Output = object_store::Result<Objects>> + Send>(
     timeout: Duration,
-    question: impl Fn() -> F,
+    question: impl Fn() -> F + Send + Sync,
 ) -> Result<Objects, String> {
     let insist = async {
         let mut attempt = 1;

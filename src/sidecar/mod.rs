@@ -18,6 +18,7 @@ mod publish;
 mod reason;
 mod redact;
 mod store;
+mod upload;
 
 pub use error::StoreError;
 pub use list::SidecarEntry;

@@ -115,7 +115,7 @@ async fn every_second_request_may_fail_and_the_sidecar_arrives_whole() {
         let direct = at(&server.client());
         publish(&writer.store(), &direct, Cosine, 3000).await;
         let plan = move |request: &Request| {
-            if request.number % 2 == 0 {
+            if request.number.is_multiple_of(2) {
                 fault
             } else {
                 Fault::None
@@ -192,7 +192,11 @@ async fn a_publish_on_a_bad_network_leaves_the_old_sidecar_or_the_new_one() {
                 .publish(&at, index(Cosine, 9), meta("v", source))
                 .await;
             let reader = Home::remote("s3", "s3://bucket", server.client());
-            let found = reader.store().list(&[direct.clone()]).await.expect("listed");
+            let found = reader
+                .store()
+                .list(std::slice::from_ref(&direct))
+                .await
+                .expect("listed");
             let rows = found[0].opened.as_ref().expect("whole").node_count();
             match done {
                 Ok(_) => assert_eq!(rows, 9),
@@ -219,7 +223,11 @@ async fn a_large_sidecar_is_sent_in_parts_and_an_interrupted_upload_leaves_nothi
     let server = S3::start();
     let direct = at(&server.client());
     let home = Home::remote("s3", "s3://bucket", server.client());
-    let bytes = |seed: u8| -> Vec<u8> { (0..20 << 20).map(|at: u32| (at >> 8) as u8 ^ seed).collect() };
+    let bytes = |seed: u8| -> Vec<u8> {
+        (0..20 << 20)
+            .map(|at: u32| (at >> 8).to_le_bytes()[0] ^ seed)
+            .collect()
+    };
     let store_ = home.store();
     let lease = store_.begin(&direct, "v", Cosine).await.expect("nobody else");
     let sent = lease
