@@ -8,11 +8,12 @@ use std::fmt;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path as FsPath, PathBuf};
 use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
 
 use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStoreExt};
 
-use super::claim::{Claim, Claimed, UNFINISHED, sync_dir};
+use super::claim::{Claim, Claimed, UNFINISHED, remove_leftover, sync_dir};
 use super::error::StoreError;
 use super::fetch::blocking;
 use super::location::{Home, Location, RemoteDir};
@@ -21,6 +22,9 @@ use super::store::SidecarStore;
 use super::upload::Upload;
 use crate::format::{self, SidecarMeta};
 use crate::hnsw::{HnswIndex, VectorMetric};
+
+/// How often a directory is searched for leftovers.
+const SWEEP: Duration = Duration::from_secs(60);
 
 /// A sidecar that was published.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -89,6 +93,7 @@ impl SidecarStore {
             Home::Local(dir) => {
                 let path = dir.join(name.to_string());
                 let create = location.sidecar_dir.is_some();
+                self.sweep(&dir).await;
                 let claim = claim_local(dir, path.clone(), create).await?;
                 Target::Local { claim, path }
             }
@@ -190,6 +195,28 @@ impl SidecarStore {
         Ok(existed)
     }
 
+    /// Removes what builders that died left in the directory, once in a while.
+    async fn sweep(&self, dir: &FsPath) {
+        {
+            let mut swept = self.swept.lock().unwrap_or_else(PoisonError::into_inner);
+            if swept.get(dir).is_some_and(|at| at.elapsed() < SWEEP) {
+                return;
+            }
+            swept.retain(|_, at| at.elapsed() < SWEEP);
+            swept.insert(dir.to_owned(), Instant::now());
+        }
+        let dir = dir.to_owned();
+        let removed = blocking(move || {
+            let unfinished = std::fs::read_dir(dir)?
+                .flatten()
+                .filter(|entry| entry.file_name().to_str().is_some_and(is_unfinished));
+            Ok(unfinished.filter(|entry| remove_leftover(&entry.path())).count())
+        });
+        if let Ok(removed @ 1..) = removed.await {
+            tracing::info!(removed, "removed unfinished sidecars of builders that died");
+        }
+    }
+
     fn turn(self: &Arc<Self>, url: &str) -> Result<Turn, StoreError> {
         let mut building = self.building.lock().unwrap_or_else(PoisonError::into_inner);
         if !building.insert(url.to_owned()) {
@@ -282,6 +309,13 @@ pub(super) enum Step {
 pub(super) fn unfinished(path: &FsPath) -> PathBuf {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     path.with_file_name(format!(".{name}.{UNFINISHED}"))
+}
+
+fn is_unfinished(name: &str) -> bool {
+    let name = name
+        .strip_prefix('.')
+        .and_then(|name| name.strip_suffix(UNFINISHED)?.strip_suffix('.'));
+    name.is_some_and(|name| SidecarName::parse(name).is_some())
 }
 
 async fn claim_local(dir: PathBuf, path: PathBuf, create: bool) -> Result<Claim, StoreError> {

@@ -48,8 +48,12 @@ pub fn place(dir: &Path, remote: bool) -> Location {
     if !remote {
         return Location::local(dir.join("t.parquet")).expect("a plain path");
     }
+    place_of(dir, "t.parquet")
+}
+
+fn place_of(dir: &Path, file: &str) -> Location {
     let store = LocalFileSystem::new_with_prefix(dir).expect("a directory");
-    Location::remote(Arc::new(store), "s3://bucket", "t.parquet".into())
+    Location::remote(Arc::new(store), "s3://bucket", file.into())
 }
 
 pub fn options(dir: &Path) -> SidecarOptions {
@@ -106,6 +110,39 @@ async fn in_a_role() {
                     .await;
                 let _ = std::fs::remove_dir_all(dir.join("cache"));
             }
+        }
+        // Sidecars come and go in a cache directory that holds two of six.
+        "remote churn" => {
+            let place = |number| place_of(&dir, &format!("f{number}.parquet"));
+            let files: Vec<_> = (0..6).map(place).collect();
+            for file in &files {
+                if store
+                    .publish(file, Arc::clone(&indexes[1].1), meta("v", identity("f", 9)))
+                    .await
+                    .is_err()
+                {
+                    println!("another child published it");
+                }
+            }
+            let until = std::time::Instant::now() + std::time::Duration::from_millis(1500);
+            let mut lookups = 0;
+            while std::time::Instant::now() < until {
+                let mut options = options(&dir);
+                options.cache_size = 700_000;
+                let store = SidecarStore::new(options);
+                let at = &files[lookups * 7 % 6];
+                let found = store.lookup(at, "v", Cosine, &identity("f", 9)).await;
+                assert_eq!(crate::conformance::code(&found), "fresh", "{found:?}");
+                assert_eq!(found.fresh().expect("fresh").verify(), Ok(()));
+                lookups += 1;
+            }
+            println!("lookups {lookups}");
+        }
+        "look" => {
+            let found = store
+                .lookup(&at, "v", Cosine, &identity("t.parquet", ROWS[0] as u64))
+                .await;
+            println!("found {}", crate::conformance::code(&found));
         }
         // One attempt, whose outcome is told.
         "try" => {

@@ -1,9 +1,10 @@
 //! What every store must do, whatever it is made of.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use datafusion_hnsw::hnsw::VectorMetric::{self, Cosine, DotProduct, Euclidean};
-use datafusion_hnsw::sidecar::{Location, Lookup, SidecarStore, StoreError};
+use datafusion_hnsw::sidecar::{Location, Lookup, SidecarDir, SidecarStore, StoreError};
 use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
 
@@ -24,6 +25,24 @@ async fn a_file_system_behind_an_object_store_conforms() {
     let dir = temp();
     let store = LocalFileSystem::new_with_prefix(dir.path()).expect("a directory");
     conforms(&Home::remote("files", "files:///", Arc::new(store))).await;
+}
+
+#[tokio::test]
+async fn a_sidecar_directory_in_a_store_conforms() {
+    let elsewhere: Arc<dyn object_store::ObjectStore> = Arc::new(InMemory::new());
+    let mut home = Home::local();
+    let place = home.place;
+    home.place = Box::new(move |file| {
+        let dir = SidecarDir {
+            store: Arc::clone(&elsewhere),
+            store_url: "memory:///".to_owned(),
+            prefix: "indexes".into(),
+            local: None,
+        };
+        place(file).with_sidecar_dir(Some(dir))
+    });
+    (home.name, home.locks) = ("local with a sidecar directory in memory", false);
+    conforms(&home).await;
 }
 
 /// The suite.
@@ -61,6 +80,45 @@ pub fn code(lookup: &Lookup) -> String {
     lookup
         .reason()
         .map_or("fresh".to_owned(), |reason| reason.code().into_owned())
+}
+
+/// A listing may lag behind the store, and is then renewed behind the scenes: what it shows is safe to use, and
+/// what it does not show is believed for so long and no longer.
+#[tokio::test]
+async fn a_listing_is_believed_for_its_time() {
+    let home = Home::remote("memory", "s3://bucket", Arc::new(InMemory::new()));
+    let at = (home.place)("t.parquet");
+    let mut options = home.options();
+    options.listing_ttl = Duration::from_millis(400);
+    let store = SidecarStore::new(options);
+    assert_eq!(code(&look(&store, &at, Cosine, 3).await), "no_sidecar");
+    let other = home.store();
+    publish(&other, &at, Cosine, 3).await;
+    assert_eq!(
+        code(&look(&store, &at, Cosine, 3).await),
+        "no_sidecar",
+        "believed"
+    );
+    tokio::time::sleep(Duration::from_millis(450)).await;
+    assert_eq!(
+        code(&look(&store, &at, Cosine, 3).await),
+        "fresh",
+        "and asked again"
+    );
+    assert!(other.remove(&at, "v", Cosine).await.expect("removed"));
+    tokio::time::sleep(Duration::from_millis(450)).await;
+    assert_eq!(
+        code(&look(&store, &at, Cosine, 3).await),
+        "fresh",
+        "still right, and renewed meanwhile"
+    );
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(code(&look(&store, &at, Cosine, 3).await), "no_sidecar");
+    // One's own changes are seen at once.
+    publish(&store, &at, Cosine, 3).await;
+    assert_eq!(code(&look(&store, &at, Cosine, 3).await), "fresh");
+    assert!(store.remove(&at, "v", Cosine).await.expect("removed"));
+    assert_eq!(code(&look(&store, &at, Cosine, 3).await), "no_sidecar");
 }
 
 async fn a_published_sidecar_is_found_by_everyone(home: &Home) {
@@ -105,7 +163,7 @@ async fn a_replaced_sidecar_serves_those_who_hold_it(home: &Home) {
     assert_eq!(code(&look(&ours, &at, Cosine, 7).await), "fresh");
     // Known listings may lag, once: then the old sidecar is refused by the identity of the new bytes.
     if code(&look(&theirs, &at, Cosine, 7).await) != "fresh" {
-        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+        tokio::time::sleep(Duration::from_millis(200)).await;
         assert_eq!(code(&look(&theirs, &at, Cosine, 7).await), "fresh");
     }
     assert!(ours.remove(&at, "v", Cosine).await.expect("removed"));

@@ -17,7 +17,7 @@ fn kills() -> usize {
     std::env::var("HNSW_KILLS")
         .ok()
         .and_then(|text| text.parse().ok())
-        .unwrap_or(25)
+        .unwrap_or(12)
 }
 
 /// Kills workers in this role one after the other, and looks at what each leaves.

@@ -339,3 +339,143 @@ async fn a_small_cache_serves_many_sidecars_and_refuses_what_can_never_fit() {
         .await;
     assert!(matches!(found.reason(), Some(Reason::Cache { .. })), "{found:?}");
 }
+
+#[cfg(unix)]
+#[tokio::test]
+async fn what_is_not_a_file_is_no_sidecar() {
+    let home = Home::local();
+    let store = home.store();
+    for (name, make) in [("pipe", "mkfifo"), ("dir", "mkdir")] {
+        let at = (home.place)(&format!("{name}.parquet"));
+        let made = Command::new(make).arg(at.sidecar_url("v", Cosine)).status();
+        assert!(made.is_ok_and(|status| status.success()));
+        let looked =
+            tokio::time::timeout(std::time::Duration::from_secs(5), look(&store, &at, Cosine, 3)).await;
+        assert_eq!(code(&looked.expect("does not wait for a writer")), "damaged:file");
+    }
+}
+
+#[tokio::test]
+async fn leftovers_of_dead_builders_go_with_the_next_build_in_their_directory() {
+    let home = Home::local();
+    let at = (home.place)("t.parquet");
+    let dir = std::path::PathBuf::from(at.sidecar_url("v", Cosine))
+        .parent()
+        .expect("a directory")
+        .to_owned();
+    for name in [".gone.parquet.v.l2.hnsw.part", ".notes.part", "x.hnsw.part"] {
+        std::fs::write(dir.join(name), "half").expect("room");
+    }
+    let store = home.store();
+    let live = home
+        .store()
+        .begin(&at, "v", Euclidean)
+        .await
+        .expect("nobody else");
+    publish(&store, &at, Cosine, 3).await;
+    let expected = [
+        ".notes.part",
+        ".t.parquet.v.l2.hnsw.part",
+        "t.parquet.v.cosine.hnsw",
+        "x.hnsw.part",
+    ];
+    assert_eq!(names(&dir), expected, "what is not ours or not dead stays");
+    drop(live);
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn a_sidecar_that_may_not_be_read_is_told() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = temp();
+    let open = |path: &Path, mode| {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).expect("ours");
+    };
+    open(dir.path(), 0o777);
+    let text = try_to_replace(dir.path(), |child| {
+        open(&dir.path().join("t.parquet.v.cosine.hnsw"), 0o000);
+        if std::os::unix::fs::MetadataExt::uid(&dir.path().metadata().expect("ours")) == 0 {
+            std::os::unix::process::CommandExt::uid(child, 65_534);
+        }
+        child.env("HNSW_STORE_ROLE", "look");
+    })
+    .await;
+    assert!(text.contains("found denied"), "{text}");
+}
+
+#[tokio::test]
+async fn a_cache_directory_that_cannot_be_used_is_told_and_asked_again() {
+    let home = Home::remote(
+        "memory",
+        "s3://bucket",
+        Arc::new(object_store::memory::InMemory::new()),
+    );
+    let at = (home.place)("t.parquet");
+    publish(&home.store(), &at, Cosine, 3).await;
+    let mut options = home.options();
+    let blocked = temp();
+    let file = blocked.path().join("cache");
+    std::fs::write(&file, "a file where a directory should be").expect("room");
+    options.cache_dir = Some(file.clone());
+    let store = SidecarStore::new(options);
+    let found = look(&store, &at, Cosine, 3).await;
+    assert_eq!(code(&found), "cache_unusable");
+    assert!(
+        found
+            .reason()
+            .is_some_and(|reason| reason.to_string().contains("hnsw.cache_dir"))
+    );
+    assert!(
+        store
+            .publish(&at, index(Cosine, 3), meta("v", identity("t", 3)))
+            .await
+            .is_err()
+    );
+    std::fs::remove_file(&file).expect("ours");
+    assert_eq!(code(&look(&store, &at, Cosine, 3).await), "fresh");
+}
+
+#[tokio::test]
+async fn a_reader_finishes_with_the_sidecar_it_began_with() {
+    let home = Home::local();
+    let at = (home.place)("t.parquet");
+    let store = home.store();
+    publish(&store, &at, Euclidean, 800).await;
+    let held = look(&store, &at, Euclidean, 800).await;
+    let held = held.fresh().expect("fresh");
+    let options = datafusion_hnsw::hnsw::SearchOptions::new(10).ef(800);
+    let search = || held.search(&[3.0, 0.5, 0.5, 9.0], &options).expect("whole").hits;
+    let before = search();
+    publish(&store, &at, Euclidean, 90).await;
+    assert_eq!(search(), before);
+    assert!(store.remove(&at, "v", Euclidean).await.expect("removed"));
+    assert_eq!(search(), before);
+    assert_eq!(held.verify(), Ok(()));
+}
+
+#[tokio::test]
+async fn processes_that_share_a_small_cache_directory_all_get_whole_sidecars() {
+    let dir = temp();
+    let mut children: Vec<_> = (0..3)
+        .map(|_| {
+            command("remote churn", dir.path())
+                .spawn()
+                .expect("this program starts")
+        })
+        .collect();
+    for child in children.drain(..) {
+        let output = child.wait_with_output().expect("it ends");
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(
+            output.status.success(),
+            "{text}{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        println!(
+            "{}",
+            text.lines()
+                .find(|line| line.contains("lookups"))
+                .unwrap_or_default()
+        );
+    }
+}
