@@ -9,6 +9,10 @@ mod conformance;
 mod crash;
 #[path = "store/faults.rs"]
 mod faults;
+#[path = "store/http.rs"]
+mod http;
+#[path = "store/load.rs"]
+mod load;
 #[path = "store/local.rs"]
 mod local;
 #[path = "store/s3.rs"]

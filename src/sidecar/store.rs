@@ -127,6 +127,16 @@ impl SidecarStore {
         *self.options.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(options);
     }
 
+    /// Changes where local copies go and how much of them is kept, if that differs from what is set.
+    pub fn set_cache(&self, dir: Option<&FsPath>, size: u64) {
+        let now = self.options();
+        if now.cache_dir.as_deref() != dir || now.cache_size != size {
+            let mut options = SidecarOptions::clone(&now);
+            (options.cache_dir, options.cache_size) = (dir.map(FsPath::to_path_buf), size);
+            self.set_options(options);
+        }
+    }
+
     /// The sidecar of this column and metric, if there is one for exactly the bytes that `found` tells of.
     ///
     /// Costs one `stat` for a local sidecar that is open already, and nothing for a remote one. Never fails:
