@@ -6,6 +6,7 @@
 
 mod cache_dir;
 mod claim;
+mod content;
 mod error;
 mod fetch;
 mod list;

@@ -14,10 +14,12 @@ use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStoreExt};
 
 use super::claim::{Claim, Claimed, UNFINISHED, remove_leftover, sync_dir};
+use super::content::{self, CONTENT_HASH};
 use super::error::StoreError;
 use super::fetch::blocking;
 use super::location::{Home, Location, RemoteDir};
 use super::name::SidecarName;
+use super::open::Stamp;
 use super::store::SidecarStore;
 use super::upload::Upload;
 use crate::format::{self, SidecarMeta};
@@ -42,6 +44,23 @@ pub struct BuildLease {
     name: SidecarName,
     url: String,
     target: Target,
+    source: Option<Source>,
+}
+
+/// The local Parquet file, as it was when the lease was taken.
+struct Source {
+    path: PathBuf,
+    stamp: Option<Stamp>,
+}
+
+impl Source {
+    fn of(path: &FsPath) -> Self {
+        let stamp = std::fs::metadata(path).ok().map(|meta| Stamp::of(&meta));
+        Self {
+            path: path.to_owned(),
+            stamp,
+        }
+    }
 }
 
 enum Target {
@@ -113,11 +132,13 @@ impl SidecarStore {
                 }
             }
         };
+        let source = location.local.as_deref().map(Source::of);
         Ok(BuildLease {
             store: Arc::clone(self),
             name,
             url,
             target,
+            source,
         })
     }
 
@@ -239,9 +260,28 @@ impl BuildLease {
     ///
     /// # Errors
     ///
-    /// [`StoreError::Superseded`] if another session published one since [`SidecarStore::begin`]; others if it
-    /// cannot be written. What was there before is then untouched.
-    pub async fn publish(self, index: Arc<HnswIndex>, meta: SidecarMeta) -> Result<Published, StoreError> {
+    /// [`StoreError::Superseded`] if another session published one since [`SidecarStore::begin`],
+    /// [`StoreError::SourceChanged`] if the local Parquet file changed since; others if it cannot be written. What
+    /// was there before is then untouched.
+    pub async fn publish(
+        mut self,
+        index: Arc<HnswIndex>,
+        mut meta: SidecarMeta,
+    ) -> Result<Published, StoreError> {
+        if let Some(Source {
+            path,
+            stamp: Some(before),
+        }) = self.source.take()
+        {
+            let changed = || StoreError::SourceChanged { at: self.url.clone() };
+            let (stamp, hash) = blocking(move || content::hash(&path))
+                .await
+                .map_err(|_| changed())?;
+            if stamp != before {
+                return Err(changed());
+            }
+            meta.properties.insert(CONTENT_HASH.to_owned(), hash);
+        }
         self.publish_with(move |out| format::write(&index, &meta, &mut &mut *out).map(|_| ()))
             .await
     }
@@ -260,6 +300,7 @@ impl BuildLease {
             name,
             url,
             target,
+            source: _,
         } = self;
         let bytes = match target {
             Target::Local { claim, path } => {

@@ -10,6 +10,7 @@ use futures::{StreamExt, stream};
 use object_store::ObjectMeta;
 
 use super::cache_dir::{CacheDir, default_root};
+use super::content::{CONTENT_HASH, Content, Contents};
 use super::error::StoreError;
 use super::fetch::{Copy, FetchError, blocking, copy_key, fetch};
 use super::listing::{Listings, Patience};
@@ -17,7 +18,7 @@ use super::location::{Home, Location, RemoteDir};
 use super::name::SidecarName;
 use super::open::{LoadedFrom, OpenSidecars, Sidecar, Stamp, io_reason};
 use super::options::SidecarOptions;
-use super::reason::Reason;
+use super::reason::{Reason, Stale};
 use crate::format::SourceIdentity;
 use crate::hnsw::VectorMetric;
 
@@ -30,6 +31,7 @@ pub struct SidecarStore {
     options: RwLock<Arc<SidecarOptions>>,
     pub(super) open: OpenSidecars,
     pub(super) listings: Listings,
+    contents: Contents,
     /// What failed a moment ago and is not tried again just yet.
     failures: Mutex<HashMap<String, (Instant, Reason)>>,
     /// The reason last warned of, by sidecar.
@@ -108,6 +110,7 @@ impl SidecarStore {
             options: RwLock::new(Arc::new(options)),
             open: OpenSidecars::default(),
             listings: Listings::default(),
+            contents: Contents::default(),
             failures: Mutex::default(),
             warned: Mutex::default(),
             swept: Mutex::default(),
@@ -151,8 +154,11 @@ impl SidecarStore {
         self.counts.lookups.fetch_add(1, Ordering::Relaxed);
         let name = location.sidecar_name(column, metric);
         let home = location.home();
-        let opened = self.open(&home, &name).await;
-        match opened.and_then(|sidecar| sidecar.check(column, metric, found).map(|()| sidecar)) {
+        let looked = match self.open(&home, &name).await {
+            Ok(sidecar) => self.check(sidecar, location, column, metric, found).await,
+            Err(reason) => Err(reason),
+        };
+        match looked {
             Ok(sidecar) => {
                 self.warned().remove(sidecar.url());
                 Lookup::Fresh(sidecar)
@@ -192,6 +198,32 @@ impl SidecarStore {
             bytes_fetched: read(&self.counts.bytes_fetched),
             open_now,
             bytes_open,
+        }
+    }
+
+    /// Whether the sidecar can be used; compares the contents of a local file if its e-tag does not decide.
+    async fn check(
+        &self,
+        sidecar: Arc<Sidecar>,
+        location: &Location,
+        column: &str,
+        metric: VectorMetric,
+        found: &SourceIdentity,
+    ) -> Result<Arc<Sidecar>, Reason> {
+        let other_tag = match sidecar.check(column, metric, found) {
+            Ok(()) => return Ok(sidecar),
+            Err(reason @ Reason::Stale(Stale::ETag)) => reason,
+            Err(reason) => return Err(reason),
+        };
+        let (Some(path), Some(indexed)) = (&location.local, sidecar.meta().properties.get(CONTENT_HASH))
+        else {
+            return Err(other_tag);
+        };
+        match self.contents.of(path).await {
+            Content::Hash(now) if now == *indexed => Ok(sidecar),
+            Content::Hash(_) => Err(Reason::Stale(Stale::Content)),
+            Content::Pending => Err(Reason::Checking),
+            Content::Unreadable => Err(other_tag),
         }
     }
 

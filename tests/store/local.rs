@@ -5,7 +5,7 @@ use std::process::Command;
 use std::sync::{Arc, Mutex};
 
 use datafusion_hnsw::hnsw::VectorMetric::{Cosine, Euclidean};
-use datafusion_hnsw::sidecar::{Reason, SidecarStore};
+use datafusion_hnsw::sidecar::{Reason, SidecarStore, StoreError};
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Level, Metadata, Subscriber};
@@ -478,4 +478,56 @@ async fn processes_that_share_a_small_cache_directory_all_get_whole_sidecars() {
                 .unwrap_or_default()
         );
     }
+}
+
+#[tokio::test]
+async fn another_e_tag_of_a_local_file_is_settled_by_its_bytes() {
+    let home = Home::local();
+    let at = (home.place)("t.parquet");
+    let parquet = at.local.clone().expect("local");
+    std::fs::write(&parquet, [1; 1003]).expect("room");
+    let mut source = identity("t.parquet", 3);
+    source.e_tag = Some("then".to_owned());
+    let store = home.store();
+    store
+        .publish(&at, index(Cosine, 3), meta("v", source.clone()))
+        .await
+        .expect("published");
+    let look = async |store: &SidecarStore, now: &datafusion_hnsw::format::SourceIdentity| {
+        code(&store.lookup(&at, "v", Cosine, now).await)
+    };
+    assert_eq!(look(&store, &source).await, "fresh");
+    source.e_tag = Some("now".to_owned());
+    // Touched or copied: the same bytes.
+    for store in [&store, &home.store()] {
+        assert_eq!(look(store, &source).await, "fresh");
+    }
+    // The same size and footer, but two rows have changed places.
+    let mut swapped = [1; 1003];
+    swapped[500] = 2;
+    std::fs::write(&parquet, swapped).expect("room");
+    for store in [&store, &home.store()] {
+        assert_eq!(look(store, &source).await, "stale:content");
+    }
+    std::fs::remove_file(&parquet).expect("ours");
+    assert_eq!(look(&store, &source).await, "stale:etag");
+}
+
+#[tokio::test]
+async fn a_file_that_changes_while_it_is_indexed_is_not_published() {
+    let home = Home::local();
+    let at = (home.place)("t.parquet");
+    let parquet = at.local.clone().expect("local");
+    std::fs::write(&parquet, "one").expect("room");
+    let store = home.store();
+    let lease = store.begin(&at, "v", Cosine).await.expect("nobody else");
+    std::fs::write(&parquet, "another").expect("room");
+    let published = lease
+        .publish(index(Cosine, 3), meta("v", identity("t.parquet", 3)))
+        .await;
+    assert!(
+        matches!(published, Err(StoreError::SourceChanged { .. })),
+        "{published:?}"
+    );
+    assert_eq!(names(parquet.parent().expect("a directory")), ["t.parquet"]);
 }
