@@ -14,7 +14,7 @@ pub mod loader;
 mod create;
 #[cfg(feature = "datafusion")]
 mod rows;
-#[cfg(feature = "datafusion")]
+#[cfg(feature = "store")]
 pub mod sidecar;
 #[cfg(feature = "datafusion")]
 pub mod sql;

@@ -52,10 +52,11 @@ impl CacheDir {
         self.path.join(format!("{key}.{EXTENSION}"))
     }
 
-    /// The copy with this key if it is there with `bytes` bytes; notes that it was used.
-    pub(super) fn find(&self, key: &str, bytes: u64) -> Option<PathBuf> {
+    /// The copy with this key if it is there with `bytes` bytes, open for reading; notes that it was used.
+    pub(super) fn find(&self, key: &str, bytes: u64) -> Option<File> {
         let place = self.place(key);
-        let meta = std::fs::metadata(&place).ok()?;
+        let copy = File::open(&place).ok()?;
+        let meta = copy.metadata().ok()?;
         if meta.len() != bytes {
             // A power cut can leave a name without its bytes.
             let _ = std::fs::remove_file(&place);
@@ -64,9 +65,9 @@ impl CacheDir {
         let used = meta.modified().ok().and_then(|at| at.elapsed().ok());
         if used.is_none_or(|ago| ago > TOUCH) {
             // The time of last use; access times are often switched off.
-            let _ = File::open(&place).and_then(|file| file.set_modified(SystemTime::now()));
+            let _ = copy.set_modified(SystemTime::now());
         }
-        Some(place)
+        Some(copy)
     }
 
     /// Begins a copy of `bytes` bytes: makes room, and owns the unfinished file.

@@ -70,11 +70,16 @@ impl Claim {
 
     /// Renames the file to `target` at once and for good: its bytes are on disk before its name, and its name
     /// before this returns.
-    pub(super) fn put_in_place(mut self, target: &Path) -> io::Result<()> {
+    ///
+    /// Returns the file that is in place.
+    pub(super) fn put_in_place(mut self, target: &Path) -> io::Result<File> {
         self.file.sync_all()?;
         std::fs::rename(&self.path, target)?;
         self.in_place = true;
-        sync_dir(target)
+        // The lock would last for as long as a map of the file does.
+        let _ = self.file.unlock();
+        sync_dir(target)?;
+        self.file.try_clone()
     }
 
     /// Leaves everything as a killed process would.

@@ -39,6 +39,12 @@ pub enum StoreError {
         /// The sidecar.
         at: String,
     },
+    /// Build the index again: it may describe a mixture of the old file and the new one.
+    #[error("the Parquet file changed while {at} was built; build it again")]
+    SourceChanged {
+        /// The sidecar.
+        at: String,
+    },
     /// The store did not answer or failed; trying again may help.
     #[error("the store failed at {at}: {source}; try again")]
     Unavailable {

@@ -1,7 +1,7 @@
 //! Fetching a remote sidecar into the cache directory, once for everybody.
 
+use std::fs::File;
 use std::io;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,9 +14,11 @@ use super::cache_dir::CacheDir;
 use super::claim::{Claim, Claimed};
 use super::listing::version_of;
 use super::location::RemoteDir;
+use super::open::load_reason;
 use super::options::SidecarOptions;
 use super::reason::Reason;
 use super::redact::redact;
+use crate::loader::MmapLoader;
 
 /// How often a part is asked for before the fetch is given up.
 const ATTEMPTS: u32 = 4;
@@ -36,7 +38,8 @@ pub(super) enum FetchError {
 /// A copy in the cache directory.
 #[derive(Debug)]
 pub(super) struct Copy {
-    pub(super) path: PathBuf,
+    /// Open for reading: its name may be gone again, if another process needed room.
+    pub(super) file: File,
     /// Bytes that had to be fetched for it: all or none.
     pub(super) fetched: u64,
 }
@@ -77,8 +80,8 @@ pub(super) async fn fetch(
     }
     let patience = Instant::now() + options.timeout;
     let claim = loop {
-        if let Some(path) = find(cache, key, object.size).await {
-            return Ok(Copy { path, fetched: 0 });
+        if let Some(file) = find(cache, key, object.size).await {
+            return Ok(Copy { file, fetched: 0 });
         }
         let (cache, key, size) = (cache.clone(), key.to_owned(), object.size);
         match blocking(move || cache.begin(&key, size))
@@ -94,27 +97,37 @@ pub(super) async fn fetch(
         }
     };
     // Whoever held the claim before us may have finished the copy just then.
-    if let Some(path) = find(cache, key, object.size).await {
-        return Ok(Copy { path, fetched: 0 });
+    if let Some(file) = find(cache, key, object.size).await {
+        return Ok(Copy { file, fetched: 0 });
     }
     let claim = Arc::new(claim);
     download(dir.store.as_ref(), object, &claim, options).await?;
     let place = cache.place(key);
-    let path = place.clone();
-    blocking(move || {
+    let finished = blocking(move || {
         // The writers of all parts are done, so this is the last handle.
         let claim = Arc::into_inner(claim).ok_or_else(|| io::Error::other("still being written"))?;
-        claim.put_in_place(&place)
-    })
-    .await
-    .map_err(cache_failed)?;
+        // All of it is checked once, here: from now on it is trusted as a local sidecar is.
+        if let Err(reason) = verify(claim.file()) {
+            return Ok(Err(reason));
+        }
+        claim.put_in_place(&place).map(Ok)
+    });
+    let file = finished
+        .await
+        .map_err(cache_failed)?
+        .map_err(FetchError::Failed)?;
     Ok(Copy {
-        path,
+        file,
         fetched: object.size,
     })
 }
 
-async fn find(cache: &CacheDir, key: &str, bytes: u64) -> Option<PathBuf> {
+fn verify(file: &File) -> Result<(), Reason> {
+    let index = MmapLoader::from_file(file).map_err(load_reason)?;
+    index.verify().map_err(|error| load_reason(error.into()))
+}
+
+async fn find(cache: &CacheDir, key: &str, bytes: u64) -> Option<File> {
     let (cache, key) = (cache.clone(), key.to_owned());
     blocking(move || Ok(cache.find(&key, bytes))).await.ok().flatten()
 }

@@ -19,8 +19,11 @@ use super::redact::redact;
 /// Directories remembered at most.
 const DIRECTORIES: usize = 16_384;
 
-/// For how many times the usual time a listing is used for what it shows.
-const GRACE: u32 = 30;
+/// For how many times the usual time a listing is used as it is for what it shows.
+const SHOWN: u32 = 6;
+
+/// And for how many more it is used while it is renewed behind the scenes.
+const GRACE: u32 = 60;
 
 /// How often a store is asked before it counts as failing.
 const ATTEMPTS: u32 = 3;
@@ -85,8 +88,11 @@ impl Listings {
         if let Some(objects) = cell.fresh(patience.ttl) {
             return Ok(objects);
         }
-        let known = cell.fresh(patience.ttl * GRACE);
-        if let Some(objects) = known.filter(|objects| objects.contains_key(&name.to_string())) {
+        let shows = |objects: &Arc<Objects>| objects.contains_key(&name.to_string());
+        if let Some(objects) = cell.fresh(patience.ttl * SHOWN).filter(shows) {
+            return Ok(objects);
+        }
+        if let Some(objects) = cell.fresh(patience.ttl * GRACE).filter(shows) {
             let (dir, name) = (dir.clone(), name.clone());
             tokio::spawn(async move { cell.renew(&dir, &name, patience).await });
             return Ok(objects);
@@ -242,9 +248,9 @@ fn cannot_list(dir: &RemoteDir) -> bool {
 }
 
 /// Waits for an answer. The store's client repeats requests that fail, but not those whose answer broke off: we do.
-async fn ask<F: Future<Output = object_store::Result<Objects>>>(
+async fn ask<F: Future<Output = object_store::Result<Objects>> + Send>(
     timeout: Duration,
-    question: impl Fn() -> F,
+    question: impl Fn() -> F + Send + Sync,
 ) -> Result<Objects, String> {
     let insist = async {
         let mut attempt = 1;

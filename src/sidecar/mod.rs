@@ -6,6 +6,7 @@
 
 mod cache_dir;
 mod claim;
+mod content;
 mod error;
 mod fetch;
 mod list;
@@ -18,6 +19,7 @@ mod publish;
 mod reason;
 mod redact;
 mod store;
+mod upload;
 
 pub use error::StoreError;
 pub use list::SidecarEntry;

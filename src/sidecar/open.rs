@@ -5,7 +5,7 @@ use std::fmt;
 use std::fs::{File, Metadata};
 use std::io;
 use std::ops::Deref;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::reason::{Reason, compare};
@@ -19,7 +19,6 @@ use crate::loader::{LoadError, MappedIndex, MmapLoader};
 pub struct Sidecar {
     index: MappedIndex,
     url: String,
-    path: PathBuf,
     bytes: u64,
     loaded_from: LoadedFrom,
 }
@@ -36,15 +35,29 @@ pub enum LoadedFrom {
 }
 
 impl Sidecar {
-    /// Opens the file at `path`, which is the sidecar at `url` or a copy of it.
-    pub(super) fn open(path: &Path, url: &str, loaded_from: LoadedFrom) -> Result<Self, Reason> {
+    /// Opens the sidecar at `path`.
+    pub(super) fn open(path: &Path) -> Result<Self, Reason> {
+        // Opening a pipe would wait for its writer.
+        if !std::fs::metadata(path)
+            .map_err(|error| io_reason(&error))?
+            .is_file()
+        {
+            return Err(Reason::Damaged {
+                section: "file".to_owned(),
+                detail: "not a regular file".to_owned(),
+            });
+        }
         let file = File::open(path).map_err(|error| io_reason(&error))?;
+        Self::map(&file, &path.to_string_lossy(), LoadedFrom::Local)
+    }
+
+    /// Maps a file that is the sidecar at `url` or a copy of it.
+    pub(super) fn map(file: &File, url: &str, loaded_from: LoadedFrom) -> Result<Self, Reason> {
         let bytes = file.metadata().map_err(|error| io_reason(&error))?.len();
-        let index = MmapLoader::from_file(&file).map_err(load_reason)?;
+        let index = MmapLoader::from_file(file).map_err(load_reason)?;
         Ok(Self {
             index,
             url: url.to_owned(),
-            path: path.to_owned(),
             bytes,
             loaded_from,
         })
@@ -58,11 +71,6 @@ impl Sidecar {
     /// The address of the sidecar: a path of the local file system, or a URL.
     pub fn url(&self) -> &str {
         &self.url
-    }
-
-    /// The local file that is mapped.
-    pub fn path(&self) -> &Path {
-        &self.path
     }
 
     /// The size of the sidecar.
@@ -119,7 +127,10 @@ impl fmt::Debug for Sidecar {
 /// What a failure to read a file means for a query.
 pub(super) fn io_reason(error: &io::Error) -> Reason {
     match error.kind() {
-        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => Reason::NoSidecar,
+        // A name too long for the file system was never published there either.
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory | io::ErrorKind::InvalidFilename => {
+            Reason::NoSidecar
+        }
         io::ErrorKind::PermissionDenied => Reason::Denied {
             detail: error.to_string(),
         },
@@ -130,7 +141,7 @@ pub(super) fn io_reason(error: &io::Error) -> Reason {
 }
 
 /// What bytes that do not open mean for a query.
-fn load_reason(error: LoadError) -> Reason {
+pub(super) fn load_reason(error: LoadError) -> Reason {
     match error {
         LoadError::Io(error) => io_reason(&error),
         LoadError::Format(FormatError::Damaged { section, reason }) => Reason::Damaged {

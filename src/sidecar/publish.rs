@@ -5,33 +5,28 @@
 //! A [`BuildLease`] is taken before the index is built, so that two sessions do not build the same one.
 
 use std::fmt;
-use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
+use std::io::{self, BufWriter, Write};
 use std::path::{Path as FsPath, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
 
 use object_store::path::Path;
-use object_store::{
-    ObjectMeta, ObjectStoreExt, PutMode, PutOptions, PutPayload, PutResult, UpdateVersion, WriteMultipart,
-};
+use object_store::{ObjectMeta, ObjectStoreExt};
 
-use super::claim::{Claim, Claimed, UNFINISHED, sync_dir};
+use super::claim::{Claim, Claimed, UNFINISHED, remove_leftover, sync_dir};
+use super::content::{self, CONTENT_HASH};
 use super::error::StoreError;
 use super::fetch::blocking;
 use super::location::{Home, Location, RemoteDir};
 use super::name::SidecarName;
-use super::store::{SidecarStore, as_error};
+use super::open::Stamp;
+use super::store::SidecarStore;
+use super::upload::Upload;
 use crate::format::{self, SidecarMeta};
 use crate::hnsw::{HnswIndex, VectorMetric};
 
-/// Up to this size a sidecar is sent in one request, which the store can make conditional.
-const ONE_REQUEST: u64 = 16 << 20;
-
-/// The size of the parts of larger ones (S3 wants at least 5 MiB and at most 10,000 of them).
-const PART: u64 = 8 << 20;
-
-/// Parts under way at once.
-const PARALLEL: usize = 4;
+/// How often a directory is searched for leftovers.
+const SWEEP: Duration = Duration::from_secs(60);
 
 /// A sidecar that was published.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,6 +44,23 @@ pub struct BuildLease {
     name: SidecarName,
     url: String,
     target: Target,
+    source: Option<Source>,
+}
+
+/// The local Parquet file, as it was when the lease was taken.
+struct Source {
+    path: PathBuf,
+    stamp: Option<Stamp>,
+}
+
+impl Source {
+    fn of(path: &FsPath) -> Self {
+        let stamp = std::fs::metadata(path).ok().map(|meta| Stamp::of(&meta));
+        Self {
+            path: path.to_owned(),
+            stamp,
+        }
+    }
 }
 
 enum Target {
@@ -100,6 +112,7 @@ impl SidecarStore {
             Home::Local(dir) => {
                 let path = dir.join(name.to_string());
                 let create = location.sidecar_dir.is_some();
+                self.sweep(&dir).await;
                 let claim = claim_local(dir, path.clone(), create).await?;
                 Target::Local { claim, path }
             }
@@ -119,11 +132,13 @@ impl SidecarStore {
                 }
             }
         };
+        let source = location.local.as_deref().map(Source::of);
         Ok(BuildLease {
             store: Arc::clone(self),
             name,
             url,
             target,
+            source,
         })
     }
 
@@ -201,6 +216,28 @@ impl SidecarStore {
         Ok(existed)
     }
 
+    /// Removes what builders that died left in the directory, once in a while.
+    async fn sweep(&self, dir: &FsPath) {
+        {
+            let mut swept = self.swept.lock().unwrap_or_else(PoisonError::into_inner);
+            if swept.get(dir).is_some_and(|at| at.elapsed() < SWEEP) {
+                return;
+            }
+            swept.retain(|_, at| at.elapsed() < SWEEP);
+            swept.insert(dir.to_owned(), Instant::now());
+        }
+        let dir = dir.to_owned();
+        let removed = blocking(move || {
+            let unfinished = std::fs::read_dir(dir)?
+                .flatten()
+                .filter(|entry| entry.file_name().to_str().is_some_and(is_unfinished));
+            Ok(unfinished.filter(|entry| remove_leftover(&entry.path())).count())
+        });
+        if let Ok(removed @ 1..) = removed.await {
+            tracing::info!(removed, "removed unfinished sidecars of builders that died");
+        }
+    }
+
     fn turn(self: &Arc<Self>, url: &str) -> Result<Turn, StoreError> {
         let mut building = self.building.lock().unwrap_or_else(PoisonError::into_inner);
         if !building.insert(url.to_owned()) {
@@ -223,9 +260,28 @@ impl BuildLease {
     ///
     /// # Errors
     ///
-    /// [`StoreError::Superseded`] if another session published one since [`SidecarStore::begin`]; others if it
-    /// cannot be written. What was there before is then untouched.
-    pub async fn publish(self, index: Arc<HnswIndex>, meta: SidecarMeta) -> Result<Published, StoreError> {
+    /// [`StoreError::Superseded`] if another session published one since [`SidecarStore::begin`],
+    /// [`StoreError::SourceChanged`] if the local Parquet file changed since; others if it cannot be written. What
+    /// was there before is then untouched.
+    pub async fn publish(
+        mut self,
+        index: Arc<HnswIndex>,
+        mut meta: SidecarMeta,
+    ) -> Result<Published, StoreError> {
+        if let Some(Source {
+            path,
+            stamp: Some(before),
+        }) = self.source.take()
+        {
+            let changed = || StoreError::SourceChanged { at: self.url.clone() };
+            let (stamp, hash) = blocking(move || content::hash(&path))
+                .await
+                .map_err(|_| changed())?;
+            if stamp != before {
+                return Err(changed());
+            }
+            meta.properties.insert(CONTENT_HASH.to_owned(), hash);
+        }
         self.publish_with(move |out| format::write(&index, &meta, &mut &mut *out).map(|_| ()))
             .await
     }
@@ -244,6 +300,7 @@ impl BuildLease {
             name,
             url,
             target,
+            source: _,
         } = self;
         let bytes = match target {
             Target::Local { claim, path } => {
@@ -295,6 +352,13 @@ pub(super) fn unfinished(path: &FsPath) -> PathBuf {
     path.with_file_name(format!(".{name}.{UNFINISHED}"))
 }
 
+fn is_unfinished(name: &str) -> bool {
+    let name = name
+        .strip_prefix('.')
+        .and_then(|name| name.strip_suffix(UNFINISHED)?.strip_suffix('.'));
+    name.is_some_and(|name| SidecarName::parse(name).is_some())
+}
+
 async fn claim_local(dir: PathBuf, path: PathBuf, create: bool) -> Result<Claim, StoreError> {
     let at = path.display().to_string();
     let claimed = blocking(move || {
@@ -324,7 +388,10 @@ fn write_and_rename(
     Ok(bytes)
 }
 
-fn write_out(claim: &Claim, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<u64> {
+pub(super) fn write_out(
+    claim: &Claim,
+    write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+) -> io::Result<u64> {
     let mut out = BufWriter::with_capacity(1 << 20, claim.file());
     write(&mut out)?;
     out.flush()?;
@@ -332,172 +399,70 @@ fn write_out(claim: &Claim, write: impl FnOnce(&mut dyn Write) -> io::Result<()>
     Ok(claim.file().metadata()?.len())
 }
 
-/// One sidecar on its way to an object store.
-struct Upload<'a> {
-    store: &'a Arc<SidecarStore>,
-    dir: &'a RemoteDir,
-    path: &'a Path,
-    url: &'a str,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-impl Upload<'_> {
-    /// Writes the bytes to the cache directory, sends them from there, and keeps them as the local copy.
-    async fn run(
-        &self,
-        before: Option<ObjectMeta>,
-        write: impl FnOnce(&mut dyn Write) -> io::Result<()> + Send + 'static,
-    ) -> Result<ObjectMeta, StoreError> {
-        static COUNT: AtomicU64 = AtomicU64::new(0);
-        let options = self.store.options();
-        let cache = self
-            .store
-            .cache(&options)
-            .await
-            .map_err(|reason| as_error(self.url.to_owned(), reason))?;
-        let key = format!(
-            "upload-{}-{}",
-            std::process::id(),
-            COUNT.fetch_add(1, Ordering::Relaxed)
-        );
-        let spooled = {
-            let cache = cache.clone();
-            blocking(move || match cache.begin(&key, 0)? {
-                Claimed::Ours(claim) => {
-                    let bytes = write_out(&claim, write)?;
-                    cache.make_room(bytes);
-                    Ok((claim, bytes))
-                }
-                Claimed::Busy => Err(io::Error::other("its unfinished file is held by another process")),
-            })
-        };
-        let (claim, bytes) = spooled.await.map_err(|error| StoreError::io(self.url, error))?;
-        let sent = if bytes <= ONE_REQUEST {
-            self.send_at_once(&claim, before).await?
-        } else {
-            self.send_in_parts(&claim, bytes, before).await?
-        };
-        let object = self.published(bytes, sent).await?;
-        let place = cache.place(&self.store.copy_key(self.dir, &object));
-        // Keeping the copy only saves a fetch.
-        let _ = blocking(move || claim.put_in_place(&place)).await;
-        Ok(object)
-    }
-
-    async fn send_at_once(&self, claim: &Claim, before: Option<ObjectMeta>) -> Result<PutResult, StoreError> {
-        let bytes = read_part(claim, 0, u64::MAX)
-            .await
-            .map_err(|error| StoreError::io(self.url, error))?;
-        let payload = PutPayload::from(bytes);
-        let mode = match before {
-            None => PutMode::Create,
-            Some(ObjectMeta {
-                e_tag: None,
-                version: None,
-                ..
-            }) => PutMode::Overwrite,
-            Some(ObjectMeta { e_tag, version, .. }) => PutMode::Update(UpdateVersion { e_tag, version }),
-        };
-        let options = PutOptions {
-            mode,
-            ..PutOptions::default()
-        };
-        let sent = self.dir.store.put_opts(self.path, payload.clone(), options).await;
-        match sent {
-            // Stores without conditional requests: the last builder wins.
-            Err(object_store::Error::NotImplemented { .. } | object_store::Error::NotSupported { .. }) => {
-                self.dir.store.put(self.path, payload).await
-            }
-            // A request whose answer was lost is sent again and then meets its own work; and as builds are
-            // deterministic, another session may have published the very same bytes.
-            Err(object_store::Error::Precondition { .. } | object_store::Error::AlreadyExists { .. })
-                if self.holds(&payload).await =>
-            {
-                Ok(PutResult {
-                    e_tag: None,
-                    version: None,
-                })
-            }
-            sent => sent,
+    fn claim(path: &FsPath) -> Claim {
+        match Claim::take(&unfinished(path)).expect("a directory we may write") {
+            Claimed::Ours(claim) => claim,
+            Claimed::Busy => panic!("nobody else is there"),
         }
-        .map_err(|error| StoreError::object(self.url, error))
     }
 
-    async fn holds(&self, payload: &PutPayload) -> bool {
-        let Ok(answer) = self.dir.store.get(self.path).await else {
-            return false;
-        };
-        answer.meta.size == payload.content_length() as u64
-            && answer
-                .bytes()
-                .await
-                .is_ok_and(|there| there.iter().eq(payload.iter().flatten()))
-    }
-
-    /// Uploads in parts; nothing is visible before the last step, and nothing is left behind by a failure.
-    async fn send_in_parts(
-        &self,
-        claim: &Claim,
-        bytes: u64,
-        before: Option<ObjectMeta>,
-    ) -> Result<PutResult, StoreError> {
-        let failed = |error| StoreError::object(self.url, error);
-        let upload = self.dir.store.put_multipart(self.path).await.map_err(failed)?;
-        let part = PART.max(bytes.div_ceil(9_000));
-        let mut writer =
-            WriteMultipart::new_with_chunk_size(upload, usize::try_from(part).unwrap_or(usize::MAX));
-        let mut at = 0;
-        while at < bytes {
-            let sent = match read_part(claim, at, part).await {
-                Ok(chunk) => {
-                    at += chunk.len() as u64;
-                    writer.put(chunk.into());
-                    writer.wait_for_capacity(PARALLEL).await.map_err(failed)
+    #[test]
+    fn a_publish_interrupted_at_any_step_leaves_the_old_file_or_the_new_one() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("t.parquet.v.l2.hnsw");
+        for (stop, expected) in [
+            (Step::Claimed, "old"),
+            (Step::Written, "old"),
+            (Step::Done, "new"),
+        ] {
+            std::fs::write(&path, "old").expect("room");
+            let step = |at| {
+                if at == stop {
+                    Err(io::Error::other("interrupted"))
+                } else {
+                    Ok(())
                 }
-                Err(error) => Err(StoreError::io(self.url, error)),
             };
-            if let Err(error) = sent {
-                let _ = writer.abort().await;
-                return Err(error);
-            }
-            tracing::trace!(url = %self.url, sent = at, of = bytes, "publishing a sidecar");
+            let done = write_and_rename(claim(&path), &path, |out| out.write_all(b"new"), &step);
+            assert!(done.is_err());
+            assert_eq!(std::fs::read_to_string(&path).expect("there"), expected);
+            assert!(!unfinished(&path).exists());
         }
-        // A multipart upload cannot be made conditional, so look once more before it becomes visible.
-        let now = self.dir.store.head(self.path).await.ok();
-        if now.as_ref().map(|object| &object.e_tag) != before.as_ref().map(|object| &object.e_tag) {
-            let _ = writer.abort().await;
-            return Err(StoreError::Superseded {
-                at: self.url.to_owned(),
-            });
-        }
-        writer.finish().await.map_err(failed)
     }
 
-    /// The object as a listing will show it.
-    async fn published(&self, bytes: u64, sent: PutResult) -> Result<ObjectMeta, StoreError> {
-        if sent.e_tag.is_some() {
-            return Ok(ObjectMeta {
-                location: self.path.clone(),
-                last_modified: std::time::SystemTime::now().into(),
-                size: bytes,
-                e_tag: sent.e_tag,
-                version: sent.version,
-            });
-        }
-        self.dir
-            .store
-            .head(self.path)
-            .await
-            .map_err(|error| StoreError::object(self.url, error))
+    #[test]
+    fn a_writer_that_fails_leaves_the_old_file_alone() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("t.parquet.v.l2.hnsw");
+        std::fs::write(&path, "old").expect("room");
+        let fails = |out: &mut dyn Write| {
+            out.write_all(&[0; 3 << 20])?;
+            Err(io::Error::from(io::ErrorKind::StorageFull))
+        };
+        let done = write_and_rename(claim(&path), &path, fails, &|_| Ok(()));
+        assert_eq!(
+            done.map_err(|error| error.kind()),
+            Err(io::ErrorKind::StorageFull)
+        );
+        assert_eq!(std::fs::read_to_string(&path).expect("there"), "old");
+        assert!(!unfinished(&path).exists());
     }
-}
 
-async fn read_part(claim: &Claim, at: u64, len: u64) -> io::Result<Vec<u8>> {
-    let mut file = claim.file().try_clone()?;
-    blocking(move || {
-        let mut bytes = Vec::new();
-        file.seek(SeekFrom::Start(at))?;
-        file.take(len).read_to_end(&mut bytes)?;
-        Ok(bytes)
-    })
-    .await
+    #[test]
+    fn what_a_killed_writer_left_does_not_hinder_the_next() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("t.parquet.v.l2.hnsw");
+        let dead = claim(&path);
+        dead.file().set_len(1 << 20).expect("room");
+        dead.abandon();
+        assert!(unfinished(&path).exists());
+        let done = write_and_rename(claim(&path), &path, |out| out.write_all(b"new"), &|_| Ok(()));
+        assert_eq!(done.expect("published"), 3);
+        assert_eq!(std::fs::read_to_string(&path).expect("there"), "new");
+        assert!(!unfinished(&path).exists());
+    }
 }

@@ -52,6 +52,8 @@ pub enum Reason {
         /// What the system said.
         detail: String,
     },
+    /// The file has another e-tag, and whether its bytes are still those that were indexed is being found out.
+    Checking,
     /// There is no room or no right to keep a local copy of it.
     Cache {
         /// What the system said.
@@ -81,6 +83,8 @@ pub enum Stale {
     },
     /// Its e-tag or version.
     ETag,
+    /// Its bytes, though its size and footer are the same.
+    Content,
     /// The sidecar describes other files.
     Source,
 }
@@ -96,18 +100,23 @@ impl Reason {
             Reason::Stale(Stale::Footer) => "stale:footer",
             Reason::Stale(Stale::Rows { .. }) => "stale:rows",
             Reason::Stale(Stale::ETag) => "stale:etag",
+            Reason::Stale(Stale::Content) => "stale:content",
             Reason::Stale(Stale::Source) => "stale:source",
             Reason::Damaged { section, .. } => return Cow::Owned(format!("damaged:{section}")),
             Reason::NewerFormat { .. } => "newer_format",
             Reason::Unavailable { .. } => "unavailable",
             Reason::Denied { .. } => "denied",
+            Reason::Checking => "checking",
             Reason::Cache { .. } => "cache_unusable",
         })
     }
 
     /// Whether the sidecar exists but cannot be used, which somebody may want to mend.
     pub fn is_worth_a_warning(&self) -> bool {
-        !matches!(self, Reason::NoSidecar | Reason::MetricMismatch { .. })
+        !matches!(
+            self,
+            Reason::NoSidecar | Reason::MetricMismatch { .. } | Reason::Checking
+        )
     }
 }
 
@@ -151,6 +160,7 @@ impl fmt::Display for Reason {
             Reason::Denied { detail } => {
                 write!(f, "the sidecar may not be read ({detail}); check its permissions")
             }
+            Reason::Checking => write!(f, "the file is being compared with what was indexed"),
             Reason::Cache { detail } => {
                 write!(
                     f,
@@ -178,6 +188,7 @@ impl fmt::Display for Stale {
                 )
             }
             Stale::ETag => write!(f, "the file was replaced since it was indexed (another e-tag)"),
+            Stale::Content => write!(f, "the bytes of the file are not those that were indexed"),
             Stale::Source => write!(f, "the sidecar describes other files"),
         }
     }

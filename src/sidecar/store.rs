@@ -1,23 +1,24 @@
 //! The one who knows where sidecars are: looks them up, keeps them open, and says why one cannot be used.
 
 use std::collections::HashMap;
-use std::path::Path as FsPath;
+use std::path::{Path as FsPath, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Instant;
 
 use futures::{StreamExt, stream};
 use object_store::ObjectMeta;
 
 use super::cache_dir::{CacheDir, default_root};
+use super::content::{CONTENT_HASH, Content, Contents};
 use super::error::StoreError;
-use super::fetch::{FetchError, blocking, copy_key, fetch};
+use super::fetch::{Copy, FetchError, blocking, copy_key, fetch};
 use super::listing::{Listings, Patience};
 use super::location::{Home, Location, RemoteDir};
 use super::name::SidecarName;
 use super::open::{LoadedFrom, OpenSidecars, Sidecar, Stamp, io_reason};
 use super::options::SidecarOptions;
-use super::reason::Reason;
+use super::reason::{Reason, Stale};
 use crate::format::SourceIdentity;
 use crate::hnsw::VectorMetric;
 
@@ -30,9 +31,13 @@ pub struct SidecarStore {
     options: RwLock<Arc<SidecarOptions>>,
     pub(super) open: OpenSidecars,
     pub(super) listings: Listings,
+    contents: Contents,
     /// What failed a moment ago and is not tried again just yet.
     failures: Mutex<HashMap<String, (Instant, Reason)>>,
+    /// The reason last warned of, by sidecar.
     warned: Mutex<HashMap<String, String>>,
+    /// When directories were last cleaned of what dead builders left.
+    pub(super) swept: Mutex<HashMap<PathBuf, Instant>>,
     /// Sidecars of remote stores that are being built in this process.
     pub(super) building: Mutex<std::collections::HashSet<String>>,
     /// Sets apart the objects of stores that exist in this process only.
@@ -105,8 +110,10 @@ impl SidecarStore {
             options: RwLock::new(Arc::new(options)),
             open: OpenSidecars::default(),
             listings: Listings::default(),
+            contents: Contents::default(),
             failures: Mutex::default(),
             warned: Mutex::default(),
+            swept: Mutex::default(),
             building: Mutex::default(),
             nonce: format!("{}-{}-{count}", std::process::id(), now.as_nanos()),
             counts: Counts::default(),
@@ -123,6 +130,16 @@ impl SidecarStore {
         *self.options.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(options);
     }
 
+    /// Changes where local copies go and how much of them is kept, if that differs from what is set.
+    pub fn set_cache(&self, dir: Option<&FsPath>, size: u64) {
+        let now = self.options();
+        if now.cache_dir.as_deref() != dir || now.cache_size != size {
+            let mut options = SidecarOptions::clone(&now);
+            (options.cache_dir, options.cache_size) = (dir.map(FsPath::to_path_buf), size);
+            self.set_options(options);
+        }
+    }
+
     /// The sidecar of this column and metric, if there is one for exactly the bytes that `found` tells of.
     ///
     /// Costs one `stat` for a local sidecar that is open already, and nothing for a remote one. Never fails:
@@ -137,9 +154,15 @@ impl SidecarStore {
         self.counts.lookups.fetch_add(1, Ordering::Relaxed);
         let name = location.sidecar_name(column, metric);
         let home = location.home();
-        let opened = self.open(&home, &name).await;
-        match opened.and_then(|sidecar| sidecar.check(column, metric, found).map(|()| sidecar)) {
-            Ok(sidecar) => Lookup::Fresh(sidecar),
+        let looked = match self.open(&home, &name).await {
+            Ok(sidecar) => self.check(sidecar, location, column, metric, found).await,
+            Err(reason) => Err(reason),
+        };
+        match looked {
+            Ok(sidecar) => {
+                self.warned().remove(sidecar.url());
+                Lookup::Fresh(sidecar)
+            }
             Err(reason) => {
                 self.warn_once(&home, &name, &reason);
                 Lookup::Unusable(reason)
@@ -178,6 +201,32 @@ impl SidecarStore {
         }
     }
 
+    /// Whether the sidecar can be used; compares the contents of a local file if its e-tag does not decide.
+    async fn check(
+        &self,
+        sidecar: Arc<Sidecar>,
+        location: &Location,
+        column: &str,
+        metric: VectorMetric,
+        found: &SourceIdentity,
+    ) -> Result<Arc<Sidecar>, Reason> {
+        let other_tag = match sidecar.check(column, metric, found) {
+            Ok(()) => return Ok(sidecar),
+            Err(reason @ Reason::Stale(Stale::ETag)) => reason,
+            Err(reason) => return Err(reason),
+        };
+        let (Some(path), Some(indexed)) = (&location.local, sidecar.meta().properties.get(CONTENT_HASH))
+        else {
+            return Err(other_tag);
+        };
+        match self.contents.of(path).await {
+            Content::Hash(now) if now == *indexed => Ok(sidecar),
+            Content::Hash(_) => Err(Reason::Stale(Stale::Content)),
+            Content::Pending => Err(Reason::Checking),
+            Content::Unreadable => Err(other_tag),
+        }
+    }
+
     /// Opens a sidecar by its place, whatever it is the index of.
     pub(super) async fn open(&self, home: &Home, name: &SidecarName) -> Result<Arc<Sidecar>, Reason> {
         match home {
@@ -204,7 +253,7 @@ impl SidecarStore {
         if let Some(known) = self.open.get(&key, stamp) {
             return known;
         }
-        let opened = self.map(&path, &key, LoadedFrom::Local).await;
+        let opened = self.opening(&key, move || Sidecar::open(&path)).await;
         // What may be better next time is not remembered.
         if matches!(
             opened,
@@ -289,47 +338,41 @@ impl SidecarStore {
         let cache = self.cache(options).await.map_err(FetchError::Failed)?;
         let url = dir.address(&object.location);
         let begun = Instant::now();
-        let mut last = Reason::NoSidecar;
-        for _ in 0..3 {
-            let copy = fetch(&cache, key, dir, object, options).await?;
-            if copy.fetched > 0 {
+        let mut first = true;
+        loop {
+            let Copy { file, fetched } = fetch(&cache, key, dir, object, options).await?;
+            if fetched > 0 {
                 self.counts.fetched.fetch_add(1, Ordering::Relaxed);
-                self.counts
-                    .bytes_fetched
-                    .fetch_add(copy.fetched, Ordering::Relaxed);
-                tracing::info!(%url, bytes = copy.fetched, ms = begun.elapsed().as_millis(), "fetched a sidecar");
+                self.counts.bytes_fetched.fetch_add(fetched, Ordering::Relaxed);
+                tracing::info!(%url, bytes = fetched, ms = begun.elapsed().as_millis(), "fetched a sidecar");
             }
-            let from = if copy.fetched > 0 {
+            let from = if fetched > 0 {
                 LoadedFrom::Fetched
             } else {
                 LoadedFrom::Cache
             };
-            match self.map(&copy.path, &url, from).await {
+            let address = url.clone();
+            match self
+                .opening(&url, move || Sidecar::map(&file, &address, from))
+                .await
+            {
                 Ok(sidecar) => return Ok(sidecar),
-                // Removed by another process between our look and our map: fetch it again.
-                Err(Reason::NoSidecar) => {
-                    last = Reason::Unavailable {
-                        detail: "its copy is removed".to_owned(),
-                    }
-                }
-                Err(reason) => {
-                    // The copy may have suffered where the original did not: believed when it comes fresh.
-                    cache.remove(key);
-                    if copy.fetched > 0 {
-                        return Err(FetchError::Failed(reason));
-                    }
-                    last = reason;
-                }
+                // The copy may have suffered where the original did not.
+                Err(_) if fetched == 0 && first => cache.remove(key),
+                Err(reason) => return Err(FetchError::Failed(reason)),
             }
+            first = false;
         }
-        Err(FetchError::Failed(last))
     }
 
-    /// Maps and checks a file.
-    async fn map(&self, path: &FsPath, url: &str, from: LoadedFrom) -> Result<Arc<Sidecar>, Reason> {
+    /// Runs the work of opening a sidecar where it may block, and tells of it.
+    async fn opening(
+        &self,
+        url: &str,
+        open: impl FnOnce() -> Result<Sidecar, Reason> + Send + 'static,
+    ) -> Result<Arc<Sidecar>, Reason> {
         let begun = Instant::now();
-        let (path, address) = (path.to_owned(), url.to_owned());
-        let opened = blocking(move || Ok(Sidecar::open(&path, &address, from)))
+        let opened = blocking(move || Ok(open()))
             .await
             .unwrap_or_else(|error| {
                 Err(Reason::Unavailable {
@@ -340,7 +383,7 @@ impl SidecarStore {
         if let Ok(sidecar) = &opened {
             self.counts.opened.fetch_add(1, Ordering::Relaxed);
             let us = begun.elapsed().as_micros();
-            tracing::debug!(%url, bytes = sidecar.bytes(), us, from = ?from, "opened a sidecar");
+            tracing::debug!(%url, bytes = sidecar.bytes(), us, from = ?sidecar.loaded_from(), "opened a sidecar");
         }
         opened
     }
@@ -373,16 +416,20 @@ impl SidecarStore {
             tracing::trace!(%url, code = %reason.code(), "no sidecar to use");
             return;
         }
-        let text = reason.to_string();
-        let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
-        if warned.get(&url) == Some(&text) {
+        let code = reason.code();
+        let mut warned = self.warned();
+        if warned.get(&url).is_some_and(|before| *before == code) {
             return;
         }
         if warned.len() >= WARNINGS {
             warned.clear();
         }
-        tracing::warn!(%url, code = %reason.code(), "answering the file without its index: {text}");
-        warned.insert(url, text);
+        tracing::warn!(%url, %code, "answering the file without its index: {reason}");
+        warned.insert(url, code.into_owned());
+    }
+
+    fn warned(&self) -> MutexGuard<'_, HashMap<String, String>> {
+        self.warned.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

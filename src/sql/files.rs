@@ -173,18 +173,14 @@ pub(crate) fn sidecar_dir(options: &HnswOptions, runtime: &RuntimeEnv) -> Result
     }))
 }
 
-/// What binds a sidecar to a file. Local files are known by their bytes alone, so that they can be copied and moved
-/// with their sidecars; elsewhere the store's e-tag counts too.
+/// What binds a sidecar to a file. The e-tag of a local file changes when it is copied with its sidecar; then the
+/// sidecar room compares the bytes.
 pub(crate) fn identity(source: &SourceFile, footer: &Footer) -> SourceIdentity {
     SourceIdentity {
         file_name: source.file_name().to_owned(),
         size: source.meta.size,
         footer_hash: footer.hash.clone(),
         rows: footer.rows,
-        e_tag: if source.local.is_some() {
-            None
-        } else {
-            source.meta.e_tag.clone()
-        },
+        e_tag: source.meta.e_tag.clone(),
     }
 }

@@ -1,0 +1,38 @@
+//! Serves a directory as S3 on a free port of the loopback, until its standard input ends.
+//!
+//! Prints the port. The buckets are the subdirectories; the keys are `test` and `test`.
+
+use std::error::Error;
+
+use hyper_util::rt::TokioIo;
+use hyper::server::conn::http1;
+use s3s::auth::SimpleAuth;
+use s3s::service::S3ServiceBuilder;
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpListener;
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let root = std::env::args().nth(1).ok_or("usage: s3-server DIRECTORY")?;
+    let mut builder = S3ServiceBuilder::new(s3s_fs::FileSystem::new(root).map_err(|error| format!("{error:?}"))?);
+    builder.set_auth(SimpleAuth::from_single("test", "test"));
+    let service = builder.build();
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
+    println!("{}", listener.local_addr()?.port());
+    let serve = async {
+        loop {
+            let Ok((socket, _)) = listener.accept().await else { continue };
+            let service = service.clone();
+            tokio::spawn(async move {
+                let _ = http1::Builder::new().serve_connection(TokioIo::new(socket), service).await;
+            });
+        }
+    };
+    let mut rest = Vec::new();
+    let mut input = tokio::io::stdin();
+    tokio::select! {
+        () = serve => {}
+        _ = input.read_to_end(&mut rest) => {}
+    }
+    Ok(())
+}

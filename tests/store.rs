@@ -1,0 +1,23 @@
+//! Promises of the room where sidecars live: one suite over every kind of store, and what happens when things break.
+#![allow(unreachable_pub, reason = "a test is not a library")]
+
+#[path = "store/child.rs"]
+mod child;
+#[path = "store/conformance.rs"]
+mod conformance;
+#[path = "store/crash.rs"]
+mod crash;
+#[path = "store/faults.rs"]
+mod faults;
+#[path = "store/http.rs"]
+mod http;
+#[path = "store/load.rs"]
+mod load;
+#[path = "store/local.rs"]
+mod local;
+#[path = "store/s3.rs"]
+mod s3;
+#[path = "store/sample.rs"]
+mod sample;
+#[path = "store/server.rs"]
+mod server;
