@@ -139,3 +139,17 @@ pub fn ranked(
     }
     Ok(())
 }
+
+/// Compares all rows, in order or in any order.
+pub fn same(expected: &Answer, found: &Answer, ordered: bool) -> Result<(), String> {
+    let (mut expected, mut found) = (expected.rows.clone(), found.rows.clone());
+    if !ordered {
+        expected.sort();
+        found.sort();
+    }
+    if found == expected {
+        Ok(())
+    } else {
+        Err(format!("rows {found:?}\ninstead of {expected:?}"))
+    }
+}
