@@ -25,8 +25,10 @@ pub const MIN_NUMBERS: usize = 16;
 ///
 /// Type and value are those that `make_array` gives, and an alias keeps the column name that
 /// `make_array` would have had. Arrays with a NULL or with anything but numbers are not touched.
-/// One thing is visible: a query that selects the bare array reports the column as not nullable
-/// already before optimisation, and not only after it.
+/// Two things are visible: a query that selects the bare array reports the column as not nullable
+/// already before optimisation, and not only after it; and a function called by one of its other
+/// names (`list_distance`), in a column that the query does not name, shows the folded array in the
+/// name that DataFusion makes up, because that is the printed expression and not its schema name.
 #[derive(Debug)]
 pub struct ArrayLiteralFolder {
     min_numbers: usize,

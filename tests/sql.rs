@@ -1,0 +1,3 @@
+//! What SQL promises, tested through SQL.
+#[path = "sql/equivalence.rs"]
+mod equivalence;
