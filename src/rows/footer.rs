@@ -183,14 +183,13 @@ async fn read_footer(file: &SourceFile) -> Result<Footer> {
     let metadata = Arc::new(reader.finish()?);
     let mut rows = 0_u64;
     for group in metadata.row_groups() {
-        let more = u64::try_from(group.num_rows()).map_err(|_| damaged("a row group has a negative length"))?;
-        rows = rows.checked_add(more).ok_or_else(|| damaged("it has too many rows"))?;
+        let more =
+            u64::try_from(group.num_rows()).map_err(|_| damaged("a row group has a negative length"))?;
+        rows = rows
+            .checked_add(more)
+            .ok_or_else(|| damaged("it has too many rows"))?;
     }
-    Ok(Footer {
-        metadata,
-        hash,
-        rows,
-    })
+    Ok(Footer { metadata, hash, rows })
 }
 
 struct StoreFetch<'a> {

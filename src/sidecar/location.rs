@@ -59,6 +59,13 @@ pub(super) struct RemoteDir {
     pub(super) dir: Path,
 }
 
+/// The directory beside a Parquet file that holds its sidecars.
+///
+/// They cannot lie among the Parquet files: DataFusion 55 takes every object of a directory for one when the table's
+/// schema is given or its store is not the local file system. It does not look into subdirectories, and Spark, Hive
+/// and PyArrow pass over names that begin with an underscore.
+pub const SUBDIRECTORY: &str = "_hnsw";
+
 impl Location {
     /// A file of the local file system, with its sidecars beside it.
     ///
@@ -122,11 +129,17 @@ impl Location {
             };
         }
         match &self.local {
-            Some(parquet) => Home::Local(parquet.parent().map(FsPath::to_path_buf).unwrap_or_default()),
+            Some(parquet) => Home::Local(
+                parquet
+                    .parent()
+                    .map(FsPath::to_path_buf)
+                    .unwrap_or_default()
+                    .join(SUBDIRECTORY),
+            ),
             None => Home::Remote(RemoteDir {
                 store: Arc::clone(&self.store),
                 store_url: self.store_url.clone(),
-                dir: self.parquet.parent().unwrap_or_default(),
+                dir: child(&self.parquet.parent().unwrap_or_default(), SUBDIRECTORY),
             }),
         }
     }
@@ -195,12 +208,12 @@ mod tests {
         let local = Location::local("/data/t/a.parquet").expect("a plain path");
         assert_eq!(
             local.sidecar_url("v.x", VectorMetric::Cosine),
-            "/data/t/a.parquet.v%2Ex.cosine.hnsw"
+            "/data/t/_hnsw/a.parquet.v%2Ex.cosine.hnsw"
         );
         let remote = Location::remote(memory(), "s3://bucket", Path::from("t/a.parquet"));
         assert_eq!(
             remote.sidecar_url("v.x", VectorMetric::Euclidean),
-            "s3://bucket/t/a.parquet.v%2Ex.l2.hnsw"
+            "s3://bucket/t/_hnsw/a.parquet.v%2Ex.l2.hnsw"
         );
     }
 

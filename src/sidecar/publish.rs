@@ -111,9 +111,8 @@ impl SidecarStore {
         let target = match home {
             Home::Local(dir) => {
                 let path = dir.join(name.to_string());
-                let create = location.sidecar_dir.is_some();
                 self.sweep(&dir).await;
-                let claim = claim_local(dir, path.clone(), create).await?;
+                let claim = claim_local(dir, path.clone(), true).await?;
                 Target::Local { claim, path }
             }
             Home::Remote(dir) => {

@@ -179,7 +179,9 @@ fn measure(
         return rows.map(unknown).collect();
     }
     rows.map(|row| {
-        let Some(vector) = sidecar.vector(row) else { return unknown(row) };
+        let Some(vector) = sidecar.vector(row) else {
+            return unknown(row);
+        };
         match distance_f64(metric, &query.exact, &vector) {
             Some(distance) if holds_bits => Candidate::exactly(row.get(), distance),
             Some(distance) => bounds(row.get(), metric, query, &vector, distance),

@@ -105,6 +105,9 @@ pub(crate) async fn target(
     };
     let shared = Shared::of(state)?;
     let options = HnswOptions::of(state.config_options());
+    shared
+        .sidecars
+        .set_cache(options.cache_dir(), options.cache_size as u64);
     let dir = sidecar_dir(&options, state.runtime_env())?;
     let store = state.runtime_env().object_store(files.store_url())?;
     let mut found = vec![];

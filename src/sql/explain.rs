@@ -49,7 +49,7 @@ pub(crate) fn scan(spec: &ScanSpec, format: DisplayFormatType, f: &mut fmt::Form
         }
     }
     for because in reasons.values() {
-        write!(f, ", reason={because}")?;
+        write!(f, ", reason={}", because.explain(request))?;
     }
     Ok(())
 }

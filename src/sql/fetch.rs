@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use datafusion::arrow::array::{
     Array, ArrayRef, FixedSizeListArray, Float32Array, GenericListArray, OffsetSizeTrait, RecordBatch,
+    RecordBatchOptions,
 };
 use datafusion::arrow::buffer::OffsetBuffer;
 use datafusion::arrow::compute::cast;
@@ -68,7 +69,12 @@ async fn fetch_file(run: Arc<Run>, index: usize, rows: Vec<u64>) -> Result<Vec<R
             let numbers = row_numbers(&batch)?.values().iter().map(|n| n.cast_unsigned());
             arrays.insert(at, from_sidecar(sidecar, numbers, &spec.vector_type)?);
         }
-        batches.push(RecordBatch::try_new(Arc::clone(&spec.schema), arrays)?);
+        let rows = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+        batches.push(RecordBatch::try_new_with_options(
+            Arc::clone(&spec.schema),
+            arrays,
+            &rows,
+        )?);
     }
     run.metrics.bytes_read.add(run.take_bytes_read());
     let found: usize = batches.iter().map(RecordBatch::num_rows).sum();
@@ -123,7 +129,8 @@ fn from_sidecar(
     let mut count = 0;
     for row in rows {
         let vector = sidecar.vector(RowId::new(row));
-        let vector = vector.ok_or_else(|| internal_datafusion_err!("row {row} has no vector in its index"))?;
+        let vector =
+            vector.ok_or_else(|| internal_datafusion_err!("row {row} has no vector in its index"))?;
         items.extend_from_slice(&vector);
         count += 1;
     }

@@ -1,6 +1,5 @@
 //! The files of a search, each with how it will be answered.
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -83,11 +82,18 @@ impl ExactBecause {
     }
 }
 
-impl fmt::Display for ExactBecause {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl ExactBecause {
+    /// The code and a sentence of what to do.
+    pub(crate) fn explain(&self, request: &KnnRequest) -> String {
         match self {
-            ExactBecause::Mode => f.write_str("mode_exact: hnsw.mode is 'exact'"),
-            ExactBecause::Sidecar(reason) => write!(f, "{}: {reason}", reason.code()),
+            ExactBecause::Mode => "mode_exact: hnsw.mode is 'exact'".to_owned(),
+            ExactBecause::Sidecar(reason @ (Reason::NoSidecar | Reason::MetricMismatch { .. })) => format!(
+                "{}: {reason}; CREATE INDEX ON the table USING hnsw ({}) WITH (metric = '{}')",
+                reason.code(),
+                request.column_name,
+                request.distance.metric()
+            ),
+            ExactBecause::Sidecar(reason) => format!("{}: {reason}", reason.code()),
         }
     }
 }

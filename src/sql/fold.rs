@@ -10,12 +10,13 @@ use std::sync::Arc;
 use datafusion::arrow::array::{ArrayRef, Float64Array, Int64Array};
 use datafusion::common::utils::SingleRowListArrayBuilder;
 use datafusion::common::{DFSchema, Result, ScalarValue};
-use datafusion::execution::SessionStateBuilder;
 use datafusion::functions_nested::expr_fn::make_array;
 use datafusion::functions_nested::make_array::make_array_udf;
 use datafusion::logical_expr::Expr;
 use datafusion::logical_expr::planner::{ExprPlanner, PlannerResult};
 use datafusion::prelude::SessionContext;
+
+use super::session::rebuild;
 
 /// Shorter array literals are left alone: there is nothing to gain, and the plans of everyday
 /// queries stay as DataFusion prints them.
@@ -68,9 +69,7 @@ impl ExprPlanner for ArrayLiteralFolder {
 /// literals that someone else put before DataFusion's keeps its precedence, and a session without
 /// DataFusion's is left as it is.
 pub fn register(ctx: &SessionContext, folder: ArrayLiteralFolder) {
-    let state_ref = ctx.state_ref();
-    let mut state = state_ref.write();
-    let mut planners = state.expr_planners().to_vec();
+    let mut planners = ctx.state().expr_planners().to_vec();
     let named = |name: &str| {
         planners
             .iter()
@@ -80,19 +79,7 @@ pub fn register(ctx: &SessionContext, folder: ArrayLiteralFolder) {
         return;
     };
     planners.insert(place, Arc::new(folder));
-
-    let creates_catalog = state.config_options().catalog.create_default_catalog_and_schema;
-    let mut rebuilt = SessionStateBuilder::new_from_existing(state.clone())
-        .with_session_id(state.session_id().to_string())
-        .with_expr_planners(planners)
-        .build();
-    // The builder turns this setting off, so that it does not create the catalog again.
-    rebuilt
-        .config_mut()
-        .options_mut()
-        .catalog
-        .create_default_catalog_and_schema = creates_catalog;
-    *state = rebuilt;
+    rebuild(ctx, |state| state.with_expr_planners(planners));
 }
 
 /// The list that `make_array` makes of these literals; `None` if one is not a number.

@@ -286,7 +286,11 @@ struct Found<'a> {
 /// Finds the distance in a sort key, through aliases and monotone arithmetic with finite constants.
 fn find_distance(key: &Expr) -> Option<Found<'_>> {
     fn wrap(found: Found<'_>, flip: bool) -> Found<'_> {
-        Found { flipped: found.flipped != flip, wrapped: true, ..found }
+        Found {
+            flipped: found.flipped != flip,
+            wrapped: true,
+            ..found
+        }
     }
     match key {
         Expr::Alias(alias) => find_distance(&alias.expr),

@@ -17,6 +17,7 @@ mod refusal;
 mod refused;
 mod rule;
 mod scan;
+mod session;
 mod shared;
 mod table;
 mod vector_search;
@@ -64,6 +65,9 @@ pub fn register(ctx: &SessionContext) -> Result<()> {
     ctx.add_analyzer_rule(Arc::new(analyzer::CreateIndexRule));
     ctx.add_optimizer_rule(Arc::new(rule::KnnRule::new(shared)));
     functions::register(ctx);
+    session::rebuild(ctx, |state| {
+        state.with_physical_optimizer_rule(Arc::new(session::OnePartition))
+    });
     aliases::register(ctx);
     fold::register(ctx, fold::ArrayLiteralFolder::default());
     Ok(())

@@ -1,10 +1,12 @@
 //! The `hnsw.*` settings of a session.
 
+use std::any::Any;
 use std::fmt;
+use std::path::Path;
 use std::str::FromStr;
 
-use datafusion::common::extensions_options;
-use datafusion::config::{ConfigExtension, ConfigField, ConfigOptions, Visit};
+use datafusion::common::config_namespace;
+use datafusion::config::{ConfigEntry, ConfigExtension, ConfigField, ConfigOptions, ExtensionOptions, Visit};
 use datafusion::error::{DataFusionError, Result};
 
 use crate::hnsw::{DEFAULT_EF_CONSTRUCTION, DEFAULT_EF_SEARCH, DEFAULT_M, DEFAULT_SEED};
@@ -57,7 +59,7 @@ impl ConfigField for Mode {
     }
 }
 
-extensions_options! {
+config_namespace! {
     /// Settings under the prefix `hnsw`, for example `SET hnsw.ef_search = 200`.
     pub struct HnswOptions {
         /// How queries are answered: auto (through an index), exact (our scan, no graph) or off (DataFusion's own plan)
@@ -76,7 +78,7 @@ extensions_options! {
         pub threads: usize, default = 0
         /// Directory or object-store URL for sidecars; empty means beside the Parquet file
         pub sidecar_dir: String, default = String::new()
-        /// Directory for copies of remote sidecars; empty means a directory of this process in the system's temporary directory
+        /// Directory for copies of remote sidecars; empty means datafusion-hnsw in the user's cache directory
         pub cache_dir: String, default = String::new()
         /// Bytes that cache_dir may hold
         pub cache_size: usize, default = 10 * 1024 * 1024 * 1024
@@ -89,6 +91,51 @@ impl ConfigExtension for HnswOptions {
     const PREFIX: &'static str = "hnsw";
 }
 
+impl ExtensionOptions for HnswOptions {
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+
+    fn as_any_mut(&mut self) -> &mut dyn Any {
+        self
+    }
+
+    fn cloned(&self) -> Box<dyn ExtensionOptions> {
+        Box::new(self.clone())
+    }
+
+    fn set(&mut self, key: &str, value: &str) -> Result<()> {
+        ConfigField::set(self, key, value)
+    }
+
+    /// The settings with their prefix, as SHOW and `information_schema.df_settings` look for them.
+    fn entries(&self) -> Vec<ConfigEntry> {
+        let mut entries = Entries(vec![]);
+        self.visit(&mut entries, Self::PREFIX, "");
+        entries.0
+    }
+}
+
+struct Entries(Vec<ConfigEntry>);
+
+impl Visit for Entries {
+    fn some<V: fmt::Display>(&mut self, key: &str, value: V, description: &'static str) {
+        self.0.push(ConfigEntry {
+            key: key.to_owned(),
+            value: Some(value.to_string()),
+            description,
+        });
+    }
+
+    fn none(&mut self, key: &str, description: &'static str) {
+        self.0.push(ConfigEntry {
+            key: key.to_owned(),
+            value: None,
+            description,
+        });
+    }
+}
+
 impl HnswOptions {
     /// The settings of a session; the defaults when the extension was not registered.
     pub fn of(config: &ConfigOptions) -> Self {
@@ -97,5 +144,10 @@ impl HnswOptions {
             .get::<HnswOptions>()
             .cloned()
             .unwrap_or_default()
+    }
+
+    /// `hnsw.cache_dir`, if it is set.
+    pub(crate) fn cache_dir(&self) -> Option<&Path> {
+        (!self.cache_dir.is_empty()).then(|| Path::new(&self.cache_dir))
     }
 }

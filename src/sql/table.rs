@@ -87,6 +87,9 @@ impl VectorTable {
         let schema = self.inner.schema();
         let options = HnswOptions::of(state.config_options());
         let store = state.runtime_env().object_store(table.store_url())?;
+        self.shared
+            .sidecars
+            .set_cache(options.cache_dir(), options.cache_size as u64);
         let sidecars = Sidecars::of(&options, state.runtime_env())?;
         let Some(files) = plan_files(&self.shared, &table, store, request, &sidecars).await? else {
             return Ok(Arc::new(RefusedExec::new(inner, Refusal::StaleListing)));

@@ -108,10 +108,9 @@ impl TableFunctionImpl for VectorSearch {
         columns.push(value.alias(DISTANCE));
         let plan = scan
             .project(columns)?
-            .sort_with_limit(
-                vec![Expr::Column(Column::from_name(DISTANCE)).sort(true, false)],
-                Some(k),
-            )?
+            .sort(vec![Expr::Column(Column::from_name(DISTANCE)).sort(true, false)])?
+            // A limit of its own: DataFusion drops a sort below a relation unless a Limit node stands above it.
+            .limit(0, Some(k))?
             .build()?;
         Ok(Arc::new(ViewTable::new(plan, None)))
     }
