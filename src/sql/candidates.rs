@@ -109,7 +109,8 @@ pub(crate) async fn candidates(
     }
 }
 
-fn search_index(
+/// Finds the candidates of one file through its index.
+pub(crate) fn search_index(
     run: &Run,
     sidecar: &Sidecar,
     query: &PreparedQuery,
@@ -215,6 +216,16 @@ async fn scan_vectors(
     file: &SearchFile,
     query: &PreparedQuery,
 ) -> Result<Result<Candidates, OtherDimension>> {
+    let found = scan_vectors_for(run, file, &[query]).await?;
+    Ok(found.map(|mut found| found.pop().unwrap_or_default()))
+}
+
+/// Compares every vector of a file that passes the filter with each of the queries, reading the file once.
+pub(crate) async fn scan_vectors_for<'q>(
+    run: &Run,
+    file: &SearchFile,
+    queries: &[&'q PreparedQuery],
+) -> Result<Result<Vec<Candidates>, OtherDimension>> {
     let spec = &run.spec;
     let mut columns = spec
         .filter
@@ -231,7 +242,8 @@ async fn scan_vectors(
     read.columns = &columns;
     read.prune_by = spec.filter.as_ref().map(|filter| Arc::clone(&filter.over_table));
     let mut batches = spec.table.read(read, &run.context)?;
-    let mut gather = Gather::new(&spec.request, spec.nulls_wanted(), query);
+    let gather = |query: &&'q PreparedQuery| Gather::new(&spec.request, spec.nulls_wanted(), query);
+    let mut gathers: Vec<_> = queries.iter().map(gather).collect();
     while let Some(batch) = batches.try_next().await? {
         let _timer = run.metrics.search_time.timer();
         let mask = match &spec.filter {
@@ -243,16 +255,22 @@ async fn scan_vectors(
         for index in 0..batch.num_rows() {
             if mask.as_ref().is_none_or(|mask| mask.value(index)) {
                 let row = numbers.value(index).cast_unsigned();
-                if gather.offer(row, vectors.get(index)).is_err() {
+                let vector = vectors.get(index);
+                if gathers
+                    .iter_mut()
+                    .any(|gather| gather.offer(row, vector).is_err())
+                {
                     return Ok(Err(OtherDimension));
                 }
             }
         }
-        run.metrics.distances.add(gather.take_count());
     }
-    gather.flush();
-    run.metrics.distances.add(gather.take_count());
-    Ok(Ok(gather.finish()))
+    let found = gathers.into_iter().map(|mut gather| {
+        gather.flush();
+        run.metrics.distances.add(gather.take_count());
+        gather.finish()
+    });
+    Ok(Ok(found.collect()))
 }
 
 /// Rows whose sums run side by side in [`distances_f64`].

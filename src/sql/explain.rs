@@ -11,6 +11,15 @@ use super::scan::ScanSpec;
 
 /// Writes the scan's line.
 pub(crate) fn scan(spec: &ScanSpec, format: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    node("VectorScanExec", spec, format, f)
+}
+
+/// Writes the join's line.
+pub(crate) fn join(spec: &ScanSpec, format: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    node("VectorJoinExec", spec, format, f)
+}
+
+fn node(name: &str, spec: &ScanSpec, format: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     let request = &spec.request;
     let metric = request.distance.metric();
     let files = files(spec);
@@ -23,7 +32,7 @@ pub(crate) fn scan(spec: &ScanSpec, format: DisplayFormatType, f: &mut fmt::Form
     }
     write!(
         f,
-        "VectorScanExec: column={}, metric={metric}, k={}",
+        "{name}: column={}, metric={metric}, k={}",
         request.column_name, request.k
     )?;
     write!(f, ", strategy={}", strategy(spec))?;

@@ -37,7 +37,8 @@ pub(crate) fn fetch(run: Arc<Run>, rows: Vec<Vec<u64>>) -> SendableRecordBatchSt
     Box::pin(RecordBatchStreamAdapter::new(schema, batches))
 }
 
-async fn fetch_file(run: Arc<Run>, index: usize, rows: Vec<u64>) -> Result<Vec<RecordBatch>> {
+/// Fetches these rows of one file, in this order, which is ascending.
+pub(crate) async fn fetch_file(run: Arc<Run>, index: usize, rows: Vec<u64>) -> Result<Vec<RecordBatch>> {
     let _timer = run.metrics.fetch_time.timer();
     let file = &run.spec.files[index];
     let spec = &run.spec;

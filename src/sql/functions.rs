@@ -12,6 +12,7 @@ use super::command::CommandTable;
 use super::ddl::{CreateIndexCommand, DropIndexCommand};
 use super::option_list::{Key, OptionList};
 use super::statement::WITH_OPTIONS;
+use super::vector_join::VectorJoin;
 use super::vector_search::VectorSearch;
 
 /// Registers the table functions.
@@ -19,6 +20,7 @@ pub(crate) fn register(ctx: &SessionContext) {
     ctx.register_udtf("hnsw_create_index", Arc::new(CreateIndexFunction));
     ctx.register_udtf("hnsw_drop_index", Arc::new(DropIndexFunction));
     ctx.register_udtf("vector_search", Arc::new(VectorSearch));
+    ctx.register_udtf("vector_join", Arc::new(VectorJoin));
 }
 
 /// `hnsw_create_index('table', 'column' [, 'metric=cosine, m=16, ...'])`.

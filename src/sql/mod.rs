@@ -20,6 +20,8 @@ mod scan;
 mod session;
 mod shared;
 mod table;
+mod vector_join;
+mod vector_join_exec;
 mod vector_search;
 
 pub mod aliases;

@@ -97,6 +97,15 @@ pub(crate) struct Run {
 }
 
 impl Run {
+    pub(crate) fn new(spec: Arc<ScanSpec>, context: Arc<TaskContext>, metrics: SearchMetrics) -> Self {
+        Self {
+            spec,
+            context,
+            metrics,
+            bytes_read: Arc::new(AtomicU64::new(0)),
+        }
+    }
+
     /// How to read `file`; columns, selection and pruning are still to be said.
     pub(crate) fn read<'a>(&'a self, file: &'a SearchFile) -> FileRead<'a> {
         FileRead {
@@ -141,6 +150,11 @@ impl VectorScanExec {
             metrics: ExecutionPlanMetricsSet::new(),
         }
     }
+
+    /// What it does.
+    pub(crate) fn spec(&self) -> &Arc<ScanSpec> {
+        &self.spec
+    }
 }
 
 impl DisplayAs for VectorScanExec {
@@ -177,12 +191,7 @@ impl ExecutionPlan for VectorScanExec {
     }
 
     fn execute(&self, _partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
-        let run = Run {
-            spec: Arc::clone(&self.spec),
-            metrics: SearchMetrics::new(&self.metrics),
-            bytes_read: Arc::new(AtomicU64::new(0)),
-            context,
-        };
+        let run = Run::new(Arc::clone(&self.spec), context, SearchMetrics::new(&self.metrics));
         let batches = answer(Arc::new(run), Arc::clone(&self.whole));
         let batches = futures::stream::once(batches).try_flatten();
         Ok(Box::pin(RecordBatchStreamAdapter::new(

@@ -116,7 +116,8 @@ impl TableFunctionImpl for VectorSearch {
     }
 }
 
-fn function(distance: Distance) -> Arc<ScalarUDF> {
+/// DataFusion's function for a distance.
+pub(crate) fn function(distance: Distance) -> Arc<ScalarUDF> {
     match distance {
         Distance::L2 => array_distance_udf(),
         Distance::Cosine => cosine_distance_udf(),
@@ -136,7 +137,8 @@ fn query_vector(expr: &Expr) -> Result<Vec<f64>> {
     }
 }
 
-fn count(expr: &Expr) -> Result<usize> {
+/// The argument `k`.
+pub(crate) fn count(expr: &Expr) -> Result<usize> {
     if let Expr::Literal(value, _) = expr
         && let Ok(ScalarValue::UInt64(Some(k))) =
             value.cast_to(&datafusion::arrow::datatypes::DataType::UInt64)
@@ -144,5 +146,5 @@ fn count(expr: &Expr) -> Result<usize> {
     {
         return Ok(k);
     }
-    plan_err!("{NAME}: k must be a whole number, not {expr}")
+    plan_err!("k must be a whole number, not {expr}")
 }

@@ -8,10 +8,6 @@
 //! `HNSW_PROPERTY_CASES` says how many queries to run and `HNSW_PROPERTY_SEED` where to start; a
 //! failure prints the seed and the SQL that repeat it.
 
-mod compare;
-mod query;
-mod world;
-
 use std::env;
 use std::fmt::Write as _;
 
@@ -20,9 +16,9 @@ use futures::StreamExt;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-use compare::{Answer, answer, ranked, same};
-use query::{Expected, Query};
-use world::World;
+use crate::compare::{Answer, answer, ranked, same};
+use crate::query::{Expected, Query};
+use crate::world::World;
 
 /// Queries of one world: its files and indexes are made once for all of them.
 const QUERIES_PER_WORLD: u64 = 10;
@@ -33,6 +29,9 @@ const SEED: u64 = 20_261_122;
 const FAILURES: usize = 12;
 
 const MODES: [&str; 3] = ["off", "exact", "auto"];
+
+/// The error with which DataFusion refuses its own plan of `ORDER BY -f(x) DESC` over several partitions.
+const DATAFUSIONS_OWN: &str = "SanityCheckPlan";
 
 #[derive(Default)]
 struct Report {
@@ -99,12 +98,17 @@ async fn run_world(seed: u64, queries: u64) -> Report {
     let mut rng = StdRng::seed_from_u64(seed);
     let world = World::generate(&mut rng).await;
     let mut report = Report::default();
+    let (plain, mut ours) = (world.plain().await, world.ours().await);
     let mut trouble = world.trouble.clone().into_iter().collect::<Vec<_>>();
     for number in 0..queries {
         let settings = settings(&mut rng);
         let query = Query::generate(&mut rng, &world, number);
         report.queries += 1;
-        if let Err(difference) = run_query(&world, &settings, &query, &mut report).await {
+        // A session is used again, with what it keeps from the queries before.
+        if rng.random_bool(0.2) {
+            ours = world.ours().await;
+        }
+        if let Err(difference) = run_query(&world, (&plain, &ours), &settings, &query, &mut report).await {
             trouble.push(format!(
                 "{}\n{}\n{difference}",
                 settings.join(";\n"),
@@ -153,32 +157,42 @@ fn settings(rng: &mut StdRng) -> Vec<String> {
 /// Compares every mode with the session that knows nothing of us.
 async fn run_query(
     world: &World,
+    (plain, ours): (&SessionContext, &SessionContext),
     settings: &[String],
     query: &Query,
     report: &mut Report,
 ) -> Result<(), String> {
-    let (plain, ours) = (world.plain().await, world.ours().await);
-    for ctx in [&plain, &ours] {
+    for ctx in [plain, ours] {
         for statement in settings {
             ctx.sql(statement).await.expect(statement);
         }
     }
-    let expected = answer(&plain, query).await;
+    let mut expected = answer(plain, &query.for_plain()).await;
+    if expected
+        .as_ref()
+        .is_err_and(|error| error.contains(DATAFUSIONS_OWN))
+    {
+        set(plain, "SET datafusion.execution.target_partitions = 1").await;
+        expected = answer(plain, &query.for_plain()).await;
+    }
     let all = match &query.expected {
-        Expected::Ranked { all, .. } => Some(answer(&plain, &query.with_sql(all)).await),
+        Expected::Ranked { all, .. } => Some(answer(plain, &query.with_sql(all)).await),
         Expected::Same { .. } => None,
     };
     report.errors += u64::from(expected.is_err());
-    set(&ours, "SET hnsw.ef_search = 1000000").await;
+    set(ours, "SET hnsw.ef_search = 1000000").await;
     let mut differences = String::new();
     for mode in MODES {
-        set(&ours, &format!("SET hnsw.mode = '{mode}'")).await;
-        let found = answer(&ours, query).await;
+        set(ours, &format!("SET hnsw.mode = '{mode}'")).await;
+        let found = answer(ours, query).await;
+        if mode == "off" && found.as_ref().is_err_and(|error| error.contains(DATAFUSIONS_OWN)) {
+            continue;
+        }
         if let Err(difference) = compare(query, &expected, all.as_ref(), &found) {
-            let plan = explain(&ours, query).await;
+            let plan = explain(ours, query).await;
             write!(differences, "mode {mode}: {difference}\n{plan}\n").expect("a string can be written to");
         } else if mode == "auto" && found.is_ok() {
-            let plan = explain(&ours, query).await;
+            let plan = explain(ours, query).await;
             report.ours += u64::from(plan.contains("VectorScanExec"));
             report.through_the_index += u64::from(world.indexed && plan.contains("VectorScanExec"));
         }

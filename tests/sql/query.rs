@@ -8,17 +8,26 @@ use datafusion::common::utils::SingleRowListArrayBuilder;
 use rand::Rng;
 use rand::rngs::StdRng;
 
-use super::world::{VectorColumn, World};
+use crate::world::{VectorColumn, World};
 
 /// A query and what its answer is compared with.
 #[derive(Clone, Debug)]
 pub struct Query {
     pub before: Vec<String>,
     pub sql: String,
+    /// What a session without the extension is asked, where that is not the same.
+    pub plain_sql: Option<String>,
     pub after: Vec<String>,
     pub parameter: Option<ScalarValue>,
     pub expected: Expected,
 }
+
+/// DataFusion's functions and the names that others give them.
+const OTHER_NAMES: [(&str, &str); 3] = [
+    ("array_distance", "l2_distance"),
+    ("cosine_distance", "array_cosine_distance"),
+    ("inner_product", "array_inner_product"),
+];
 
 /// How the answer must agree with that of DataFusion alone.
 #[derive(Clone, Debug)]
@@ -40,20 +49,44 @@ impl Query {
         let column = &world.columns[usize::from(rng.random_bool(0.25))];
         let vector = QueryVector::generate(rng, column);
         let distance = Distance::generate(rng, column, &vector.text);
-        let mut query = match rng.random_range(0..10) {
-            0..7 => ranked(rng, world, &distance),
-            _ => composed(rng, world, column, &distance),
+        let mut query = match rng.random_range(0..20) {
+            0..13 => ranked(rng, world, &distance),
+            13..19 => composed(rng, world, column, &distance),
+            _ => by_function(rng, world, column),
         };
+        if query.plain_sql.is_some() {
+            return query;
+        }
+        if rng.random_bool(0.1) && !query.sql.contains("round(") {
+            query.plain_sql = Some(query.sql.clone());
+            for (name, other) in OTHER_NAMES {
+                query.sql = query.sql.replace(name, other);
+            }
+        }
         query.parameter = vector.parameter;
         if let Some(literal) = vector.prepared {
             query.before = vec![format!("PREPARE p{number} AS {}", query.sql)];
             query.after = vec![format!("DEALLOCATE p{number}")];
             query.sql = format!("EXECUTE p{number}({literal})");
+            query.plain_sql = None;
             if let Expected::Ranked { all, .. } = &mut query.expected {
                 *all = all.replace("$1", &literal);
             }
         }
         query
+    }
+
+    /// A statement as it is.
+    pub fn plain(sql: &str) -> Self {
+        let expected = Expected::Same { ordered: true };
+        Self {
+            before: vec![],
+            sql: sql.to_string(),
+            plain_sql: None,
+            after: vec![],
+            parameter: None,
+            expected,
+        }
     }
 
     /// Another statement in the same surroundings.
@@ -64,11 +97,16 @@ impl Query {
             None
         };
         Self {
-            before: vec![],
-            sql: sql.to_string(),
-            after: vec![],
             parameter,
-            expected: Expected::Same { ordered: true },
+            ..Self::plain(sql)
+        }
+    }
+
+    /// What a session without the extension is asked.
+    pub fn for_plain(&self) -> Self {
+        Self {
+            sql: self.plain_sql.clone().unwrap_or_else(|| self.sql.clone()),
+            ..self.clone()
         }
     }
 
@@ -360,11 +398,41 @@ fn ranked(rng: &mut StdRng, world: &World, distance: &Distance) -> Query {
         limit,
     };
     Query {
-        before: vec![],
-        sql,
-        after: vec![],
-        parameter: None,
         expected,
+        ..Query::plain(&sql)
+    }
+}
+
+/// The same question as a table function, which gives all columns and the distance.
+fn by_function(rng: &mut StdRng, world: &World, column: &VectorColumn) -> Query {
+    let numbers: Vec<_> = column
+        .vector(rng)
+        .iter()
+        .map(|number| format!("{number:?}"))
+        .collect();
+    let (name, vector) = (column.name, format!("[{}]", numbers.join(", ")));
+    let (metric, distance) = [
+        ("l2", format!("array_distance({name}, {vector})")),
+        ("cosine", format!("cosine_distance({name}, {vector})")),
+        ("ip", format!("-inner_product({name}, {vector})")),
+    ][rng.random_range(0..3)]
+    .clone();
+    let limit = limit(rng, world.rows);
+    let columns = ["*", "id, _distance", "_distance, cat, id"][rng.random_range(0..3)];
+    let source = format!("(SELECT *, {distance} AS _distance FROM t)");
+    let plain = format!("SELECT {columns} FROM {source} ORDER BY _distance LIMIT {limit}");
+    let all = format!("SELECT {columns}, _distance AS key_0 FROM {source} ORDER BY _distance");
+    let sql =
+        format!("SELECT {columns} FROM vector_search('t', '{name}', {vector}, {limit}, 'metric={metric}')");
+    Query {
+        plain_sql: Some(plain),
+        expected: Expected::Ranked {
+            all,
+            keys: 1,
+            offset: 0,
+            limit: Some(limit),
+        },
+        ..Query::plain(&sql)
     }
 }
 
@@ -453,10 +521,7 @@ fn composed(rng: &mut StdRng, world: &World, column: &VectorColumn, distance: &D
         ),
     };
     Query {
-        before: vec![],
-        sql,
-        after: vec![],
-        parameter: None,
         expected: Expected::Same { ordered },
+        ..Query::plain(&sql)
     }
 }

@@ -1,0 +1,373 @@
+//! The join of two tables by nearness: vectors in, searches over all cores, one fetch for all of them, pairs out.
+
+use std::fmt;
+use std::sync::Arc;
+
+use datafusion::arrow::array::{ArrayRef, Float64Array, RecordBatch, UInt64Array};
+use datafusion::arrow::compute::{concat_batches, take};
+use datafusion::arrow::datatypes::SchemaRef;
+use datafusion::common::runtime::SpawnedTask;
+use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::common::{Result, exec_err, internal_datafusion_err};
+use datafusion::error::DataFusionError;
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr};
+use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType};
+use datafusion::physical_plan::metrics::{ExecutionPlanMetricsSet, MetricsSet};
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::physical_plan::{
+    DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties, Partitioning, PlanProperties,
+};
+use futures::TryStreamExt;
+use tracing::warn;
+
+use super::candidates::{Candidates, PreparedQuery, distance_of, scan_vectors_for, search_index};
+use super::choose::choose;
+use super::explain;
+use super::fetch::fetch_file;
+use super::files::{SearchFile, Strategy};
+use super::metrics::SearchMetrics;
+use super::scan::{Run, ScanSpec};
+use super::vector_join::JoinColumn;
+use crate::rows::vectors::{Vector, Vectors};
+
+/// Left rows that are answered together: their searches run side by side, their rows are fetched at once.
+const ROWS_AT_ONCE: usize = 256;
+
+/// Gives for each row of its input the nearest rows of a table.
+#[derive(Debug)]
+pub(crate) struct VectorJoinExec {
+    left: Arc<dyn ExecutionPlan>,
+    right: Arc<ScanSpec>,
+    output: Arc<[JoinColumn]>,
+    properties: Arc<PlanProperties>,
+    metrics: ExecutionPlanMetricsSet,
+}
+
+impl VectorJoinExec {
+    /// Joins; the first column of `left`, and the first that `right` projects, are the vectors.
+    pub(crate) fn new(
+        left: Arc<dyn ExecutionPlan>,
+        right: Arc<ScanSpec>,
+        output: Arc<[JoinColumn]>,
+        schema: SchemaRef,
+    ) -> Self {
+        let properties = PlanProperties::new(
+            EquivalenceProperties::new(schema),
+            Partitioning::UnknownPartitioning(left.output_partitioning().partition_count()),
+            EmissionType::Incremental,
+            Boundedness::Bounded,
+        );
+        Self {
+            left,
+            right,
+            output,
+            properties: Arc::new(properties),
+            metrics: ExecutionPlanMetricsSet::new(),
+        }
+    }
+}
+
+impl DisplayAs for VectorJoinExec {
+    fn fmt_as(&self, format: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        explain::join(&self.right, format, f)
+    }
+}
+
+impl ExecutionPlan for VectorJoinExec {
+    fn name(&self) -> &str {
+        "VectorJoinExec"
+    }
+
+    fn properties(&self) -> &Arc<PlanProperties> {
+        &self.properties
+    }
+
+    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
+        vec![&self.left]
+    }
+
+    fn apply_expressions(
+        &self,
+        _f: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
+    ) -> Result<TreeNodeRecursion> {
+        Ok(TreeNodeRecursion::Continue)
+    }
+
+    fn with_new_children(
+        self: Arc<Self>,
+        children: Vec<Arc<dyn ExecutionPlan>>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let [left] =
+            <[_; 1]>::try_from(children).map_err(|_| internal_datafusion_err!("a join of one input"))?;
+        Ok(Arc::new(Self::new(
+            left,
+            Arc::clone(&self.right),
+            Arc::clone(&self.output),
+            self.schema(),
+        )))
+    }
+
+    fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
+        let join = Arc::new(Join {
+            run: Arc::new(Run::new(
+                Arc::clone(&self.right),
+                Arc::clone(&context),
+                SearchMetrics::new(&self.metrics),
+            )),
+            output: Arc::clone(&self.output),
+            schema: self.schema(),
+        });
+        for file in &self.right.files {
+            join.run.metrics.load_time.add_duration(file.load);
+        }
+        let rows = self.left.execute(partition, context)?;
+        let pieces = rows.map_ok(|batch| {
+            let starts = (0..batch.num_rows()).step_by(ROWS_AT_ONCE);
+            let pieces = starts.map(|at| Ok(batch.slice(at, ROWS_AT_ONCE.min(batch.num_rows() - at))));
+            futures::stream::iter(pieces.collect::<Vec<_>>())
+        });
+        let joined = pieces.try_flatten().and_then(move |piece| {
+            let join = Arc::clone(&join);
+            async move { join.piece(&piece).await }
+        });
+        let joined = joined.try_filter(|batch| futures::future::ready(batch.num_rows() > 0));
+        Ok(Box::pin(RecordBatchStreamAdapter::new(self.schema(), joined)))
+    }
+
+    fn metrics(&self) -> Option<MetricsSet> {
+        Some(self.metrics.clone_inner())
+    }
+}
+
+/// The join while it runs.
+struct Join {
+    run: Arc<Run>,
+    output: Arc<[JoinColumn]>,
+    schema: SchemaRef,
+}
+
+/// A left row and its vector.
+struct Query {
+    left: u64,
+    vector: PreparedQuery,
+    /// Whether an index can be asked for its neighbors.
+    searchable: bool,
+}
+
+/// A pair of the join, its right row by place in the fetched ones.
+struct Pair {
+    left: u64,
+    right: u64,
+    distance: f64,
+}
+
+impl Join {
+    /// The pairs of some left rows.
+    async fn piece(&self, left: &RecordBatch) -> Result<RecordBatch> {
+        let queries: Arc<[Query]> = self.queries(left)?.into();
+        if queries.is_empty() {
+            return Ok(RecordBatch::new_empty(Arc::clone(&self.schema)));
+        }
+        // What each file offers, for each query.
+        let mut offered: Vec<Vec<Candidates>> = queries.iter().map(|_| vec![]).collect();
+        for file in 0..self.run.spec.files.len() {
+            for (all, of_file) in offered.iter_mut().zip(self.search_file(file, &queries).await?) {
+                all.push(of_file);
+            }
+        }
+        let chosen: Vec<_> = offered
+            .into_iter()
+            .map(|all| choose(all, &self.run.spec.request))
+            .collect();
+        let (right, places) = self.fetch(&chosen).await?;
+        let pairs = self.nearest(&queries, &chosen, &places, &right)?;
+        self.assemble(left, &right, &pairs)
+    }
+
+    fn queries(&self, left: &RecordBatch) -> Result<Vec<Query>> {
+        let vectors = Vectors::of(left.column(0))?;
+        let distance = self.run.spec.request.distance;
+        let mut queries = vec![];
+        for row in 0..left.num_rows() {
+            let exact: Arc<[f64]> = match vectors.get(row) {
+                Vector::Null => continue,
+                Vector::Single(vector) => vector.iter().copied().map(f64::from).collect(),
+                Vector::Double(vector) => Arc::from(vector),
+            };
+            let prepared = PreparedQuery::new(Arc::clone(&exact), distance);
+            let searchable = prepared.is_some();
+            let vector = prepared.unwrap_or_else(|| PreparedQuery {
+                exact,
+                rounded: Arc::from([]),
+            });
+            queries.push(Query {
+                left: row as u64,
+                vector,
+                searchable,
+            });
+        }
+        Ok(queries)
+    }
+
+    /// What one file offers to each query.
+    async fn search_file(&self, index: usize, queries: &Arc<[Query]>) -> Result<Vec<Candidates>> {
+        let run = &self.run;
+        let file = &run.spec.files[index];
+        let mut found: Vec<Option<Candidates>> = match &file.strategy {
+            Strategy::Exact(_) => queries.iter().map(|_| None).collect(),
+            Strategy::Index(sidecar) => {
+                for query in queries.iter() {
+                    same_length(query.vector.exact.len(), sidecar.dim())?;
+                }
+                self.search_index(index, queries).await?
+            }
+        };
+        let left: Vec<usize> = (0..queries.len())
+            .filter(|&query| found[query].is_none())
+            .collect();
+        if !left.is_empty() {
+            let vectors: Vec<_> = left.iter().map(|&query| &queries[query].vector).collect();
+            let Ok(scanned) = scan_vectors_for(run, file, &vectors).await? else {
+                return exec_err!("vector_join: the vectors of the two columns have different lengths");
+            };
+            for (query, candidates) in left.into_iter().zip(scanned) {
+                found[query] = Some(candidates);
+            }
+        }
+        Ok(found.into_iter().map(Option::unwrap_or_default).collect())
+    }
+
+    /// Searches a file's index for every query, over all cores; `None` for a query that it cannot answer.
+    async fn search_index(&self, index: usize, queries: &Arc<[Query]>) -> Result<Vec<Option<Candidates>>> {
+        let threads = self.run.spec.threads.max(1);
+        let share = queries.len().div_ceil(threads);
+        let tasks: Vec<_> = (0..queries.len())
+            .step_by(share)
+            .map(|start| {
+                let (run, queries) = (Arc::clone(&self.run), Arc::clone(queries));
+                SpawnedTask::spawn_blocking(move || {
+                    let end = (start + share).min(queries.len());
+                    queries[start..end]
+                        .iter()
+                        .map(|query| search_one(&run, index, query))
+                        .collect::<Vec<_>>()
+                })
+            })
+            .collect();
+        let mut found = Vec::with_capacity(queries.len());
+        for task in tasks {
+            found.extend(
+                task.await
+                    .map_err(|error| DataFusionError::ExecutionJoin(Box::new(error)))?,
+            );
+        }
+        Ok(found)
+    }
+
+    /// Fetches the rows that any query chose. Gives them, and the first place of each file with its rows.
+    async fn fetch(&self, chosen: &[Vec<Vec<u64>>]) -> Result<(RecordBatch, Vec<(u64, Vec<u64>)>)> {
+        let files = self.run.spec.files.len();
+        let mut batches = vec![];
+        let mut places = Vec::with_capacity(files);
+        let mut first = 0;
+        for file in 0..files {
+            let mut rows: Vec<u64> = chosen
+                .iter()
+                .flat_map(|of_query| &of_query[file])
+                .copied()
+                .collect();
+            rows.sort_unstable();
+            rows.dedup();
+            if !rows.is_empty() {
+                batches.extend(fetch_file(Arc::clone(&self.run), file, rows.clone()).await?);
+            }
+            let count = rows.len() as u64;
+            places.push((first, rows));
+            first += count;
+        }
+        Ok((concat_batches(&self.run.spec.schema, &batches)?, places))
+    }
+
+    /// The pairs of the answer: of the rows chosen for each query, the `k` at the least exact distance.
+    fn nearest(
+        &self,
+        queries: &[Query],
+        chosen: &[Vec<Vec<u64>>],
+        places: &[(u64, Vec<u64>)],
+        right: &RecordBatch,
+    ) -> Result<Vec<Pair>> {
+        let request = &self.run.spec.request;
+        let vectors = Vectors::of(right.column(0))?;
+        let mut pairs = vec![];
+        for (query, of_files) in queries.iter().zip(chosen) {
+            let mut near = vec![];
+            for (rows, (first, fetched)) in of_files.iter().zip(places) {
+                for row in rows {
+                    let place = fetched.binary_search(row);
+                    let place = place.map_err(|_| internal_datafusion_err!("row {row} was not fetched"))?;
+                    let right = first + place as u64;
+                    let at = usize::try_from(right).map_err(|e| internal_datafusion_err!("{e}"))?;
+                    let vector = vectors.get(at);
+                    if let Some(dim) = vector.dim() {
+                        same_length(query.vector.exact.len(), dim)?;
+                    }
+                    if let Some(distance) = distance_of(request.distance, &query.vector.exact, vector) {
+                        near.push(Pair {
+                            left: query.left,
+                            right,
+                            distance,
+                        });
+                    }
+                }
+            }
+            near.sort_by(|a, b| a.distance.total_cmp(&b.distance).then(a.right.cmp(&b.right)));
+            near.truncate(request.k);
+            pairs.append(&mut near);
+        }
+        Ok(pairs)
+    }
+
+    fn assemble(&self, left: &RecordBatch, right: &RecordBatch, pairs: &[Pair]) -> Result<RecordBatch> {
+        let left_rows = UInt64Array::from_iter_values(pairs.iter().map(|pair| pair.left));
+        let right_rows = UInt64Array::from_iter_values(pairs.iter().map(|pair| pair.right));
+        let column = |column: &JoinColumn| -> Result<ArrayRef> {
+            Ok(match *column {
+                JoinColumn::Left(at) => take(left.column(at), &left_rows, None)?,
+                JoinColumn::Right(at) => take(right.column(at), &right_rows, None)?,
+                JoinColumn::Distance => Arc::new(Float64Array::from_iter_values(
+                    pairs.iter().map(|pair| pair.distance),
+                )),
+            })
+        };
+        let columns = self.output.iter().map(column).collect::<Result<Vec<_>>>()?;
+        let rows = datafusion::arrow::array::RecordBatchOptions::new().with_row_count(Some(pairs.len()));
+        Ok(RecordBatch::try_new_with_options(
+            Arc::clone(&self.schema),
+            columns,
+            &rows,
+        )?)
+    }
+}
+
+fn search_one(run: &Run, index: usize, query: &Query) -> Option<Candidates> {
+    let file: &SearchFile = &run.spec.files[index];
+    let (Strategy::Index(sidecar), true) = (&file.strategy, query.searchable) else {
+        return None;
+    };
+    match search_index(run, sidecar, &query.vector, None) {
+        Ok(found) => Some(found),
+        Err(error) => {
+            warn!(file = %file.source.meta.location, %error, "index search failed; answering exactly");
+            run.metrics.fallbacks.add(1);
+            None
+        }
+    }
+}
+
+fn same_length(query: usize, vector: usize) -> Result<()> {
+    if query == vector {
+        return Ok(());
+    }
+    exec_err!("vector_join: a vector of the left table has {query} numbers, one of the right has {vector}")
+}
