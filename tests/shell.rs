@@ -68,7 +68,7 @@ fn the_quickstart_finds_what_is_similar_and_shows_how() {
         "sjeng",
         "chessx",
         "VectorScanExec",
-        "drumkv1-lv2",
+        "topgit",
     ] {
         assert!(out.contains(expected), "{expected} is missing:\n{out}");
     }
@@ -98,7 +98,7 @@ fn rows_are_printed_in_the_format_asked_for() {
         run(&dir, &arguments),
         (true, "a,b\n1,x;y\nc\n2\n".to_owned(), String::new())
     );
-    let (_, out, _) = run(&dir, &["-q", "--format", "ndjson", "-c", "SELECT 1 AS a"]);
+    let (_, out, _) = run(&dir, &["-q", "--format", "nd-json", "-c", "SELECT 1 AS a"]);
     assert_eq!(out, "{\"a\":1}\n");
 }
 
