@@ -64,7 +64,7 @@ pub(super) struct RemoteDir {
 /// They cannot lie among the Parquet files: DataFusion 55 takes every object of a directory for one when the table's
 /// schema is given or its store is not the local file system. It does not look into subdirectories, and Spark, Hive
 /// and PyArrow pass over names that begin with an underscore.
-pub const SUBDIRECTORY: &str = "_hnsw";
+pub(super) const SUBDIRECTORY: &str = "_hnsw";
 
 impl Location {
     /// A file of the local file system, with its sidecars beside it.
