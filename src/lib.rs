@@ -23,5 +23,6 @@ pub mod sql;
 pub use create::{IndexPhase, IndexProgress, ProgressFn};
 #[cfg(feature = "datafusion")]
 pub use sql::{
-    HnswOptions, HnswSessionExt, KnnOptions, Mode, Refusal, VectorTable, on_index_progress, register,
+    HnswOptions, HnswSessionExt, IndexBuilder, IndexSummary, KnnOptions, Mode, Refusal, VectorTable,
+    on_index_progress, register,
 };

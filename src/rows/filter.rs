@@ -3,13 +3,17 @@
 use std::fmt;
 use std::sync::Arc;
 
-use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use datafusion::arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef};
+use datafusion::common::ScalarValue;
 use datafusion::error::Result;
 use datafusion::execution::TaskContext;
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::utils::{collect_columns, reassign_expr_columns};
 use futures::TryStreamExt;
+use quick_cache::Weighter;
+use quick_cache::sync::Cache;
 
+use super::footer::FooterKey;
 use super::scan::{FileRead, ROW_NUMBER, TableFiles, matching, row_numbers};
 use crate::hnsw::RowSet;
 use crate::id::RowId;
@@ -48,10 +52,31 @@ impl RowFilter {
         self.over_columns.as_ref()
     }
 
-    /// The rows of a file for which the predicate is true.
+    /// The rows of a file for which the predicate is true, and whether they were known already.
     ///
     /// `read` says which file; its columns and its pruning are replaced by the filter's.
     pub(crate) async fn rows(
+        &self,
+        cache: &FilterCache,
+        table: &TableFiles,
+        read: FileRead<'_>,
+        context: &Arc<TaskContext>,
+    ) -> Result<(Arc<RowSet>, bool)> {
+        let key = FilterKey {
+            file: FooterKey::of(read.source),
+            partition_values: read.file.partition_values.clone(),
+            table: table.fields().clone(),
+            predicate: Arc::clone(&self.over_table),
+        };
+        if let Some(known) = cache.0.get(&key) {
+            return Ok((known, true));
+        }
+        let rows = Arc::new(self.evaluate(table, read, context).await?);
+        cache.0.insert(key, Arc::clone(&rows));
+        Ok((rows, false))
+    }
+
+    async fn evaluate(
         &self,
         table: &TableFiles,
         read: FileRead<'_>,
@@ -73,6 +98,51 @@ impl RowFilter {
             debug_assert_eq!(mask.len(), numbers.len(), "one verdict for each row");
         }
         Ok(rows)
+    }
+}
+
+/// What a bitmap is true of.
+#[derive(Clone, Debug, Eq, Hash)]
+struct FilterKey {
+    file: FooterKey,
+    partition_values: Vec<ScalarValue>,
+    table: Fields,
+    predicate: Arc<dyn PhysicalExpr>,
+}
+
+// Derived equality would move the expression out of its reference.
+impl PartialEq for FilterKey {
+    fn eq(&self, other: &Self) -> bool {
+        let parts = (&self.file, &self.partition_values, &self.table);
+        parts == (&other.file, &other.partition_values, &other.table)
+            && self.predicate.as_ref() == other.predicate.as_ref()
+    }
+}
+
+/// Bitmaps found so far, shared by all queries of a session; the least useful go first.
+#[derive(Debug)]
+pub(crate) struct FilterCache(Cache<FilterKey, Arc<RowSet>, Bytes>);
+
+#[derive(Clone, Debug)]
+struct Bytes;
+
+impl Weighter<FilterKey, Arc<RowSet>> for Bytes {
+    fn weight(&self, _key: &FilterKey, rows: &Arc<RowSet>) -> u64 {
+        rows.rows() / 8 + 256
+    }
+}
+
+impl FilterCache {
+    /// A cache of this many bytes.
+    pub(crate) fn new(bytes: u64) -> Self {
+        Self(Cache::with_weighter(1024, bytes, Bytes))
+    }
+
+    /// Changes how many bytes it may hold.
+    pub(crate) fn resize(&self, bytes: u64) {
+        if self.0.capacity() != bytes {
+            self.0.set_capacity(bytes);
+        }
     }
 }
 

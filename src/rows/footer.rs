@@ -111,9 +111,9 @@ pub(crate) struct Footer {
     pub rows: u64,
 }
 
-/// A place in a store at a moment: what a cached footer is true of.
+/// A place in a store at a moment: what a cached footer or bitmap is true of.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Key {
+pub(crate) struct FooterKey {
     store: String,
     location: String,
     size: u64,
@@ -121,10 +121,22 @@ struct Key {
     e_tag: Option<String>,
 }
 
+impl FooterKey {
+    pub(crate) fn of(file: &SourceFile) -> Self {
+        Self {
+            store: file.store_url.as_str().to_owned(),
+            location: file.meta.location.to_string(),
+            size: file.meta.size,
+            modified: file.meta.last_modified.timestamp_micros(),
+            e_tag: file.meta.e_tag.clone(),
+        }
+    }
+}
+
 /// The footers read so far, shared by all queries of a session.
 #[derive(Debug)]
 pub(crate) struct FooterCache {
-    footers: Cache<Key, Arc<Footer>>,
+    footers: Cache<FooterKey, Arc<Footer>>,
 }
 
 impl Default for FooterCache {
@@ -138,13 +150,7 @@ impl Default for FooterCache {
 impl FooterCache {
     /// The footer of `file`, from the cache or read now.
     pub(crate) async fn get(&self, file: &SourceFile) -> Result<Arc<Footer>> {
-        let key = Key {
-            store: file.store_url.as_str().to_owned(),
-            location: file.meta.location.to_string(),
-            size: file.meta.size,
-            modified: file.meta.last_modified.timestamp_micros(),
-            e_tag: file.meta.e_tag.clone(),
-        };
+        let key = FooterKey::of(file);
         self.footers
             .get_or_insert_async(&key, read_footer(file).map_ok(Arc::new))
             .await

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use datafusion::arrow::array::{Array, BooleanArray, Int64Array, RecordBatch};
-use datafusion::arrow::datatypes::{DataType, Field};
+use datafusion::arrow::datatypes::{DataType, Field, Fields};
 use datafusion::common::cast::as_int64_array;
 use datafusion::common::internal_datafusion_err;
 use datafusion::datasource::TableProvider;
@@ -70,6 +70,11 @@ impl TableFiles {
     /// The files, in the order of the scan's groups.
     pub(crate) fn files(&self) -> impl Iterator<Item = &PartitionedFile> {
         self.config.file_groups.iter().flat_map(FileGroup::iter)
+    }
+
+    /// The table's columns.
+    pub(crate) fn fields(&self) -> &Fields {
+        self.schema.schema_without_virtual_columns().fields()
     }
 
     /// The store that holds all of them.

@@ -93,10 +93,15 @@ pub(crate) async fn candidates(
                 None => None,
                 Some(filter) => {
                     let _timer = run.metrics.filter_time.timer();
-                    Some(filter.rows(&run.spec.table, run.read(file), &run.context).await?)
+                    let cache = &run.spec.shared.filters;
+                    let (rows, known) = filter
+                        .rows(cache, &run.spec.table, run.read(file), &run.context)
+                        .await?;
+                    run.metrics.filter_cache_hits.add(usize::from(known));
+                    Some(rows)
                 }
             };
-            match search_index(run, sidecar, query, allowed.as_ref()) {
+            match search_index(run, sidecar, query, allowed.as_deref()) {
                 Ok(found) => Ok(Ok(found)),
                 Err(error) => {
                     // Damage inside the graph shows only when a search meets it: the file is answered exactly.

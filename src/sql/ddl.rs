@@ -1,143 +1,50 @@
 //! CREATE INDEX and DROP INDEX, as commands.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use datafusion::arrow::array::{Array, Float64Array, RecordBatch, StringArray, UInt64Array};
 use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use datafusion::common::{Result, TableReference, exec_err, plan_datafusion_err, plan_err};
-use datafusion::datasource::TableProvider;
+use datafusion::common::{Result, TableReference, exec_err};
 use datafusion::error::DataFusionError;
 use datafusion::execution::{SessionState, TaskContext};
-use datafusion::physical_plan::empty::EmptyExec;
 
 use super::command::Command;
-use super::files::{identity, location, sidecar_dir};
 use super::option_list::OptionList;
 use super::options::HnswOptions;
 use super::shared::Shared;
-use super::table::VectorTable;
-use crate::create::{FileToIndex, IndexProgress, IndexSpec, create};
+use super::targets::{all_parquet_tables, locations, parquet_table, target};
+use crate::create::{IndexProgress, IndexSpec, ProgressFn, create};
 use crate::hnsw::{HnswConfig, VectorMetric};
-use crate::rows::footer::SourceFile;
-use crate::rows::scan::{TableFiles, is_parquet_listing};
-use crate::rows::vectors::item_type;
 use crate::sidecar::Lookup;
 
+/// What came of building an index.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct IndexSummary {
+    /// The index's name.
+    pub index_name: String,
+    /// Its distance.
+    pub metric: VectorMetric,
+    /// Files that got a sidecar.
+    pub files_built: u64,
+    /// Files whose sidecar fits already.
+    pub files_kept: u64,
+    /// Rows of the files built.
+    pub rows: u64,
+    /// Bytes of their sidecars.
+    pub bytes: u64,
+    /// What it took.
+    pub elapsed: Duration,
+}
+
 /// `CREATE INDEX [IF NOT EXISTS] [name] ON table USING hnsw (column) [WITH (...)]`.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct CreateIndexCommand {
     pub table: String,
     pub column: String,
     pub options: OptionList,
-}
-
-/// The table to index or to search: files, and where the column is.
-pub(crate) struct Target {
-    pub files: Vec<FileToIndex>,
-    pub table: Option<TableFiles>,
-    pub column: usize,
-}
-
-/// Looks a table up in the session's catalogs.
-///
-/// # Errors
-///
-/// Returns an error if there is none of that name, or if it is not a listing of Parquet files.
-pub(crate) async fn parquet_table(
-    state: &SessionState,
-    name: &TableReference,
-) -> Result<Arc<dyn TableProvider>> {
-    let schema = state.schema_for_ref(name.clone())?;
-    let provider = schema
-        .table(name.table())
-        .await?
-        .ok_or_else(|| plan_datafusion_err!("there is no table {name}"))?;
-    let provider = match provider.downcast_ref::<VectorTable>() {
-        Some(table) => Arc::clone(table.inner()),
-        None => provider,
-    };
-    if !is_parquet_listing(provider.as_ref()) {
-        return plan_err!(
-            "{name} is not a table of Parquet files; indexes are built for CREATE EXTERNAL TABLE ... STORED AS PARQUET"
-        );
-    }
-    Ok(provider)
-}
-
-/// The files of a table as an index over one column sees them.
-pub(crate) async fn target(
-    state: &SessionState,
-    provider: &Arc<dyn TableProvider>,
-    table: &TableReference,
-    column: &str,
-) -> Result<Target> {
-    let schema = provider.schema();
-    let Some((index, field)) = schema.column_with_name(column) else {
-        let names: Vec<&str> = schema
-            .fields()
-            .iter()
-            .filter(|field| item_type(field.data_type()).is_some())
-            .map(|field| field.name().as_str())
-            .collect();
-        return plan_err!(
-            "{table} has no column {column}; its vector columns are: {}",
-            names.join(", ")
-        );
-    };
-    if item_type(field.data_type()).is_none() {
-        return plan_err!(
-            "column {column} of {table} is {}, but vectors are lists of Float16, Float32 or Float64",
-            field.data_type()
-        );
-    }
-    let plan = provider.scan(state, Some(&vec![index]), &[], None).await?;
-    if plan.is::<EmptyExec>() {
-        return Ok(Target {
-            files: vec![],
-            table: None,
-            column: index,
-        });
-    }
-    let Some(files) = TableFiles::of(&plan) else {
-        return plan_err!("{table} is not read as whole Parquet files, so row numbers would mean nothing");
-    };
-    let shared = Shared::of(state)?;
-    let options = HnswOptions::of(state.config_options());
-    shared
-        .sidecars
-        .set_cache(options.cache_dir(), options.cache_size as u64);
-    let dir = sidecar_dir(&options, state.runtime_env())?;
-    let store = state.runtime_env().object_store(files.store_url())?;
-    let mut found = vec![];
-    for file in files.files() {
-        let source = SourceFile::new(
-            Arc::clone(&store),
-            files.store_url().clone(),
-            file.object_meta.clone(),
-        );
-        if !source.is_as_listed() {
-            return exec_err!(
-                "{} changed after its directory was listed; create the table again",
-                source.meta.location
-            );
-        }
-        let footer = shared.footers.get(&source).await?;
-        found.push(FileToIndex {
-            file: file.clone(),
-            location: location(&source, dir.clone()),
-            identity: identity(&source, &footer),
-            source,
-            footer,
-        });
-    }
-    found.sort_by(|a, b| a.source.meta.location.cmp(&b.source.meta.location));
-    Ok(Target {
-        files: found,
-        table: Some(files),
-        column: index,
-    })
 }
 
 impl CreateIndexCommand {
@@ -165,29 +72,14 @@ impl CreateIndexCommand {
             config,
         })
     }
-}
 
-#[async_trait]
-impl Command for CreateIndexCommand {
-    fn name(&self) -> &'static str {
-        "CREATE INDEX USING hnsw"
-    }
-
-    fn schema(&self) -> SchemaRef {
-        Arc::new(Schema::new(vec![
-            Field::new("index_name", DataType::Utf8, false),
-            Field::new("table_name", DataType::Utf8, false),
-            Field::new("column_name", DataType::Utf8, false),
-            Field::new("metric", DataType::Utf8, false),
-            Field::new("files_built", DataType::UInt64, false),
-            Field::new("files_kept", DataType::UInt64, false),
-            Field::new("rows", DataType::UInt64, false),
-            Field::new("bytes", DataType::UInt64, false),
-            Field::new("seconds", DataType::Float64, false),
-        ]))
-    }
-
-    async fn run(&self, state: &SessionState, context: Arc<TaskContext>) -> Result<RecordBatch> {
+    /// Builds the indexes of all files that have none which fits.
+    pub(crate) async fn create(
+        &self,
+        state: &SessionState,
+        context: Arc<TaskContext>,
+        progress: Option<ProgressFn>,
+    ) -> Result<IndexSummary> {
         let start = Instant::now();
         let reference = TableReference::from(self.table.as_str());
         let provider = parquet_table(state, &reference).await?;
@@ -217,7 +109,7 @@ impl Command for CreateIndexCommand {
             let Some(table) = &target.table else { break };
             let files = stale.len();
             let (path, total) = (file.source.meta.location.to_string(), file.footer.rows);
-            let listener = shared.progress();
+            let listener = progress.clone();
             let progress = move |phase, done| match &listener {
                 None => std::ops::ControlFlow::Continue(()),
                 Some(listener) => {
@@ -238,19 +130,53 @@ impl Command for CreateIndexCommand {
                 bytes += done.bytes;
             }
         }
-        let kept = (target.files.len() - stale.len()) as u64;
+        Ok(IndexSummary {
+            index_name: spec.name,
+            metric: spec.metric,
+            files_built: built,
+            files_kept: (target.files.len() - stale.len()) as u64,
+            rows,
+            bytes,
+            elapsed: start.elapsed(),
+        })
+    }
+}
+
+#[async_trait]
+impl Command for CreateIndexCommand {
+    fn name(&self) -> &'static str {
+        "CREATE INDEX USING hnsw"
+    }
+
+    fn schema(&self) -> SchemaRef {
+        Arc::new(Schema::new(vec![
+            Field::new("index_name", DataType::Utf8, false),
+            Field::new("table_name", DataType::Utf8, false),
+            Field::new("column_name", DataType::Utf8, false),
+            Field::new("metric", DataType::Utf8, false),
+            Field::new("files_built", DataType::UInt64, false),
+            Field::new("files_kept", DataType::UInt64, false),
+            Field::new("rows", DataType::UInt64, false),
+            Field::new("bytes", DataType::UInt64, false),
+            Field::new("seconds", DataType::Float64, false),
+        ]))
+    }
+
+    async fn run(&self, state: &SessionState, context: Arc<TaskContext>) -> Result<RecordBatch> {
+        let progress = Shared::of(state)?.progress();
+        let summary = self.create(state, context, progress).await?;
         Ok(RecordBatch::try_new(
             self.schema(),
             vec![
-                Arc::new(StringArray::from(vec![spec.name])),
-                Arc::new(StringArray::from(vec![reference.to_string()])),
-                Arc::new(StringArray::from(vec![spec.column_name])),
-                Arc::new(StringArray::from(vec![spec.metric.to_string()])),
-                Arc::new(UInt64Array::from(vec![built])),
-                Arc::new(UInt64Array::from(vec![kept])),
-                Arc::new(UInt64Array::from(vec![rows])),
-                Arc::new(UInt64Array::from(vec![bytes])),
-                Arc::new(Float64Array::from(vec![start.elapsed().as_secs_f64()])),
+                Arc::new(StringArray::from(vec![summary.index_name])),
+                Arc::new(StringArray::from(vec![self.table.as_str()])),
+                Arc::new(StringArray::from(vec![self.column.as_str()])),
+                Arc::new(StringArray::from(vec![summary.metric.to_string()])),
+                Arc::new(UInt64Array::from(vec![summary.files_built])),
+                Arc::new(UInt64Array::from(vec![summary.files_kept])),
+                Arc::new(UInt64Array::from(vec![summary.rows])),
+                Arc::new(UInt64Array::from(vec![summary.bytes])),
+                Arc::new(Float64Array::from(vec![summary.elapsed.as_secs_f64()])),
             ],
         )?)
     }
@@ -323,42 +249,6 @@ impl Command for DropIndexCommand {
             ],
         )?)
     }
-}
-
-/// Where the sidecars of all files of a table are.
-pub(crate) async fn locations(
-    state: &SessionState,
-    provider: &Arc<dyn TableProvider>,
-) -> Result<Vec<crate::sidecar::Location>> {
-    let plan = provider.scan(state, Some(&vec![]), &[], None).await?;
-    let Some(files) = TableFiles::of(&plan) else {
-        return Ok(vec![]);
-    };
-    let dir = sidecar_dir(&HnswOptions::of(state.config_options()), state.runtime_env())?;
-    let store = state.runtime_env().object_store(files.store_url())?;
-    Ok(files
-        .files()
-        .map(|file| {
-            let source = SourceFile::new(
-                Arc::clone(&store),
-                files.store_url().clone(),
-                file.object_meta.clone(),
-            );
-            location(&source, dir.clone())
-        })
-        .collect())
-}
-
-/// Every Parquet table of the session's default schema.
-pub(crate) async fn all_parquet_tables(state: &SessionState) -> Result<Vec<Arc<dyn TableProvider>>> {
-    let schema = state.schema_for_ref(TableReference::bare("any"))?;
-    let mut tables = vec![];
-    for name in schema.table_names() {
-        if let Ok(provider) = parquet_table(state, &TableReference::bare(name)).await {
-            tables.push(provider);
-        }
-    }
-    Ok(tables)
 }
 
 fn external(error: impl std::error::Error + Send + Sync + 'static) -> DataFusionError {

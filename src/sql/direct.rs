@@ -11,10 +11,10 @@ use datafusion::physical_plan::collect;
 use datafusion::prelude::SessionContext;
 
 use super::candidates::distance_of;
-use super::ddl::parquet_table;
 use super::knn::{Distance, KnnRequest, QueryVector, check_filter, unqualified};
 use super::shared::Shared;
 use super::table::VectorTable;
+use super::targets::parquet_table;
 use super::vector_search::DISTANCE;
 use crate::hnsw::VectorMetric;
 use crate::rows::vectors::{Vectors, item_type};

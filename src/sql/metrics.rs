@@ -17,6 +17,8 @@ pub(crate) struct SearchMetrics {
     pub rows_fetched: Count,
     /// Bytes of Parquet read.
     pub bytes_read: Count,
+    /// Files whose filter had been evaluated before.
+    pub filter_cache_hits: Count,
     /// Files answered exactly because their index failed while it was searched.
     pub fallbacks: Count,
     /// 1 if the whole table was passed on, because the query vector can only be judged by DataFusion's functions.
@@ -41,6 +43,7 @@ impl SearchMetrics {
             reranked: count("rows_reranked"),
             rows_fetched: count("rows_fetched"),
             bytes_read: count("bytes_read"),
+            filter_cache_hits: count("filter_cache_hits"),
             fallbacks: count("index_fallbacks"),
             passed_through: count("passed_through"),
             load_time: time("load_time"),

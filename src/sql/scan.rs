@@ -32,6 +32,7 @@ use super::fetch::fetch;
 use super::files::SearchFile;
 use super::knn::{KnnRequest, QueryVector, as_doubles};
 use super::metrics::SearchMetrics;
+use super::shared::Shared;
 use crate::rows::filter::RowFilter;
 use crate::rows::scan::{FileRead, TableFiles};
 use crate::rows::vectors::{item_type, stored_exactly};
@@ -56,6 +57,8 @@ pub(crate) struct ScanSpec {
     pub schema: SchemaRef,
     /// The vector column's type in the table.
     pub vector_type: datafusion::arrow::datatypes::DataType,
+    /// The session's caches.
+    pub shared: Arc<Shared>,
     /// `hnsw.ef_search`.
     pub ef_search: usize,
     /// Files searched at the same time.

@@ -1,11 +1,13 @@
-//! What the queries of a session share: open sidecars, footers, and who is told of a build's progress.
+//! What the queries of a session share: open sidecars, footers, filter bitmaps, and who is told of a build's progress.
 
 use std::sync::{Arc, PoisonError, RwLock};
 
 use datafusion::catalog::Session;
 use datafusion::common::{Result, config_datafusion_err};
 
+use super::options::HnswOptions;
 use crate::create::ProgressFn;
+use crate::rows::filter::FilterCache;
 use crate::rows::footer::FooterCache;
 use crate::sidecar::{SidecarOptions, SidecarStore};
 
@@ -13,6 +15,8 @@ use crate::sidecar::{SidecarOptions, SidecarStore};
 pub(crate) struct Shared {
     /// Footers of Parquet files.
     pub footers: FooterCache,
+    /// Bitmaps of filters.
+    pub filters: FilterCache,
     /// Open sidecars.
     pub sidecars: Arc<SidecarStore>,
     progress: RwLock<Option<ProgressFn>>,
@@ -22,6 +26,7 @@ impl Shared {
     pub(crate) fn new() -> Self {
         Self {
             footers: FooterCache::default(),
+            filters: FilterCache::new(HnswOptions::default().filter_cache_size as u64),
             sidecars: SidecarStore::new(SidecarOptions::default()),
             progress: RwLock::new(None),
         }

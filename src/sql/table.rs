@@ -90,6 +90,7 @@ impl VectorTable {
         self.shared
             .sidecars
             .set_cache(options.cache_dir(), options.cache_size as u64);
+        self.shared.filters.resize(options.filter_cache_size as u64);
         let sidecars = Sidecars::of(&options, state.runtime_env())?;
         let Some(files) = plan_files(&self.shared, &table, store, request, &sidecars).await? else {
             return Ok(Arc::new(RefusedExec::new(inner, Refusal::StaleListing)));
@@ -119,6 +120,7 @@ impl VectorTable {
                 .unwrap_or_else(|| (0..schema.fields().len()).collect()),
             schema: inner.schema(),
             vector_type: schema.field(request.column).data_type().clone(),
+            shared: Arc::clone(&self.shared),
             ef_search: options.ef_search.max(1),
             threads: state.config().target_partitions(),
         };

@@ -23,7 +23,6 @@ use datafusion::physical_plan::empty::EmptyExec;
 use futures::FutureExt;
 
 use super::command::session_state;
-use super::ddl::parquet_table;
 use super::functions::text;
 use super::knn::{Distance, KnnRequest, QueryVector};
 use super::option_list::{Key, OptionList};
@@ -31,6 +30,7 @@ use super::options::{HnswOptions, Mode};
 use super::scan::VectorScanExec;
 use super::shared::Shared;
 use super::table::VectorTable;
+use super::targets::parquet_table;
 use super::vector_join_exec::VectorJoinExec;
 use super::vector_search::{DISTANCE, count, function};
 use crate::hnsw::VectorMetric;

@@ -14,13 +14,13 @@ use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 use futures::FutureExt;
 
 use super::command::session_state;
-use super::ddl::parquet_table;
 use super::functions::text;
 use super::knn::{Distance, KnnRequest, QueryVector, as_doubles};
 use super::option_list::{Key, OptionList};
 use super::options::{HnswOptions, Mode};
 use super::shared::Shared;
 use super::table::{Asked, VectorTable};
+use super::targets::parquet_table;
 use crate::hnsw::VectorMetric;
 use crate::rows::vectors::item_type;
 

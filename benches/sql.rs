@@ -1,0 +1,287 @@
+//! Queries end to end: p50 and p99, and recall@10 against the exact answer.
+//!
+//! ```text
+//! HNSW_BENCH_DATA=packages.parquet HNSW_BENCH_QUERIES=queries.parquet cargo bench --features shell --bench sql
+//! ```
+//!
+//! Both files have columns `id`, `package`, `description`, `installed_size` and `embedding`; without them the
+//! repository's example data is used, and its own rows as queries.
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use datafusion::arrow::array::{Array, AsArray, RecordBatch};
+use datafusion::arrow::datatypes::{DataType, Float32Type, Int64Type};
+use datafusion::common::{ParamValues, ScalarValue};
+use datafusion::error::Result;
+use datafusion::prelude::{SessionContext, col, lit};
+use datafusion_hnsw::{HnswSessionExt, KnnOptions, VectorTable};
+
+const WARM_UP: usize = 20;
+
+struct Bench {
+    ctx: SessionContext,
+    vectors: Vec<Vec<f32>>,
+}
+
+/// One way to ask.
+#[derive(Clone, Copy)]
+enum Vector {
+    Literal,
+    Parameter,
+    TableFunction,
+    Direct,
+}
+
+#[tokio::main(flavor = "multi_thread", worker_threads = 2)]
+async fn main() -> Result<()> {
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/data/packages.parquet");
+    let given = |name| std::env::var_os(name).map(PathBuf::from);
+    let data = given("HNSW_BENCH_DATA").unwrap_or_else(|| example.clone());
+    let queries = given("HNSW_BENCH_QUERIES").unwrap_or_else(|| data.clone());
+    let dir = tempfile::tempdir()?;
+    std::fs::copy(&data, dir.path().join("packages.parquet"))?;
+
+    let ctx = SessionContext::new();
+    datafusion_hnsw::register(&ctx)?;
+    let at = dir.path().join("packages.parquet");
+    run(
+        &ctx,
+        &format!(
+            "CREATE EXTERNAL TABLE packages STORED AS PARQUET LOCATION '{}'",
+            at.display()
+        ),
+    )
+    .await?;
+    run(
+        &ctx,
+        &format!(
+            "CREATE EXTERNAL TABLE queries STORED AS PARQUET LOCATION '{}'",
+            queries.display()
+        ),
+    )
+    .await?;
+    let start = Instant::now();
+    run(
+        &ctx,
+        "CREATE INDEX ON packages USING hnsw (embedding) WITH (metric = 'cosine')",
+    )
+    .await?;
+    let built = start.elapsed();
+    let found = run(&ctx, "SELECT embedding FROM queries LIMIT 250").await?;
+    let vectors: Vec<Vec<f32>> = found.iter().flat_map(vectors_of).collect();
+    let rows = run(&ctx, "SELECT id FROM packages")
+        .await?
+        .iter()
+        .map(RecordBatch::num_rows)
+        .sum::<usize>();
+    println!(
+        "n {rows}, dim {}, cosine, m 16, ef_construction 200, ef_search 64, {} queries; CREATE INDEX {:.2} s",
+        vectors[0].len(),
+        vectors.len(),
+        built.as_secs_f64()
+    );
+    println!(
+        "{:<44} {:>9} {:>9} {:>9} {:>6}",
+        "query", "p50 ms", "p99 ms", "recall@k", "rows"
+    );
+    let bench = Bench { ctx, vectors };
+    bench.all().await
+}
+
+impl Bench {
+    async fn all(&self) -> Result<()> {
+        let id = "id, cosine_distance(embedding, Q) AS d";
+        let text = "id, package, description";
+        let size = |part: f64| {
+            format!(
+                "WHERE installed_size < (SELECT approx_percentile_cont(installed_size, {part}) FROM packages)"
+            )
+        };
+        let mut filters = vec![];
+        for part in [0.107, 0.009, 0.0012] {
+            let limit = run(
+                &self.ctx,
+                &format!("SELECT max(installed_size) FROM packages {}", size(part)),
+            )
+            .await;
+            let limit = limit
+                .ok()
+                .and_then(|b| Some(b.first()?.column(0).as_primitive_opt::<Int64Type>()?.value(0)));
+            filters.push((part, limit.unwrap_or(0)));
+        }
+        self.baseline("SELECT id FROM packages LIMIT 10").await?;
+        self.measure("top-10 id + distance, literal", id, "", 10, Vector::Literal)
+            .await?;
+        self.measure("top-10 id + distance, $1", id, "", 10, Vector::Parameter)
+            .await?;
+        self.measure(
+            "top-10 id + distance, vector_search",
+            "id, _distance",
+            "",
+            10,
+            Vector::TableFunction,
+        )
+        .await?;
+        self.measure("top-10 id + distance, direct call", "id", "", 10, Vector::Direct)
+            .await?;
+        self.measure("top-10 + text columns, $1", text, "", 10, Vector::Parameter)
+            .await?;
+        self.measure("top-10 SELECT *, $1", "*", "", 10, Vector::Parameter)
+            .await?;
+        self.measure("top-100 id + distance, $1", id, "", 100, Vector::Parameter)
+            .await?;
+        for (part, limit) in filters {
+            let filter = format!("WHERE installed_size <= {limit}");
+            self.measure(
+                &format!("top-10 WHERE keeps {:.2} %, $1", part * 100.0),
+                id,
+                &filter,
+                10,
+                Vector::Parameter,
+            )
+            .await?;
+        }
+        for mode in ["exact", "off"] {
+            run(&self.ctx, &format!("SET hnsw.mode = '{mode}'")).await?;
+            self.measure(
+                &format!("mode {mode}: top-10 id + distance, $1"),
+                id,
+                "",
+                10,
+                Vector::Parameter,
+            )
+            .await?;
+        }
+        Ok(())
+    }
+
+    async fn baseline(&self, sql: &str) -> Result<()> {
+        let mut times = vec![];
+        for _ in 0..200 {
+            let start = Instant::now();
+            run(&self.ctx, sql).await?;
+            times.push(start.elapsed());
+        }
+        print(sql, times, f64::NAN, 10);
+        Ok(())
+    }
+
+    async fn measure(&self, name: &str, columns: &str, filter: &str, k: usize, vector: Vector) -> Result<()> {
+        let (mut times, mut hits, mut wanted, mut fewest) = (vec![], 0, 0, usize::MAX);
+        let slow = name.starts_with("mode");
+        let queries = if slow { 20 } else { self.vectors.len() };
+        for (round, query) in self.vectors.iter().take(queries).enumerate() {
+            let start = Instant::now();
+            let batches = self.ask(columns, filter, k, vector, query).await?;
+            if round >= WARM_UP || slow {
+                times.push(start.elapsed());
+            }
+            let rows: usize = batches.iter().map(RecordBatch::num_rows).sum();
+            fewest = fewest.min(rows);
+            if !slow {
+                let found = ids(&batches);
+                let truth = self.truth(filter, k, query).await?;
+                hits += truth.iter().filter(|id| found.contains(id)).count();
+                wanted += truth.len();
+            }
+        }
+        print(name, times, hits as f64 / wanted as f64, fewest);
+        Ok(())
+    }
+
+    async fn ask(
+        &self,
+        columns: &str,
+        filter: &str,
+        k: usize,
+        how: Vector,
+        query: &[f32],
+    ) -> Result<Vec<RecordBatch>> {
+        let literal = || format!("{query:?}");
+        let sql = |q: &str| {
+            let columns = columns.replace('Q', q);
+            format!(
+                "SELECT {columns} FROM packages {filter} ORDER BY cosine_distance(embedding, {q}) LIMIT {k}"
+            )
+        };
+        match how {
+            Vector::Literal => run(&self.ctx, &sql(&literal())).await,
+            Vector::Parameter => {
+                let values: Vec<_> = query.iter().map(|&x| ScalarValue::Float32(Some(x))).collect();
+                let list = ScalarValue::List(ScalarValue::new_list_nullable(&values, &DataType::Float32));
+                let frame = self.ctx.hnsw_sql(&sql("$1")).await?;
+                let params = ParamValues::from(vec![list]);
+                Box::pin(async move { frame.with_param_values(params)?.collect().await }).await
+            }
+            Vector::TableFunction => {
+                let sql = format!(
+                    "SELECT {columns} FROM vector_search('packages', 'embedding', {}, {k})",
+                    literal()
+                );
+                run(&self.ctx, &sql).await
+            }
+            Vector::Direct => {
+                let table = VectorTable::open(&self.ctx, "packages").await?;
+                let query: Vec<f64> = query.iter().map(|&x| f64::from(x)).collect();
+                let options = KnnOptions {
+                    projection: Some(vec![columns.to_owned()]),
+                    ..KnnOptions::default()
+                };
+                Ok(vec![
+                    table.search(&self.ctx, "embedding", &query, k, &options).await?,
+                ])
+            }
+        }
+    }
+
+    /// The exact answer, by our scan without a graph, which the tests hold to DataFusion's own.
+    async fn truth(&self, filter: &str, k: usize, query: &[f32]) -> Result<HashSet<i64>> {
+        let table = VectorTable::open(&self.ctx, "packages").await?;
+        let query: Vec<f64> = query.iter().map(|&x| f64::from(x)).collect();
+        let filter = filter.rsplit(' ').next().and_then(|n| n.parse::<i64>().ok());
+        let options = KnnOptions {
+            projection: Some(vec!["id".to_owned()]),
+            filter: filter.map(|limit| col("installed_size").lt_eq(lit(limit))),
+            ef_search: Some(usize::MAX),
+            ..KnnOptions::default()
+        };
+        Ok(ids(&[table
+            .search(&self.ctx, "embedding", &query, k, &options)
+            .await?]))
+    }
+}
+
+async fn run(ctx: &SessionContext, sql: &str) -> Result<Vec<RecordBatch>> {
+    let frame = ctx.hnsw_sql(sql).await?;
+    Box::pin(frame.collect()).await
+}
+
+fn ids(batches: &[RecordBatch]) -> HashSet<i64> {
+    batches
+        .iter()
+        .flat_map(|b| {
+            b.column_by_name("id")
+                .into_iter()
+                .flat_map(|c| c.as_primitive::<Int64Type>().values().to_vec())
+        })
+        .collect()
+}
+
+fn vectors_of(batch: &RecordBatch) -> Vec<Vec<f32>> {
+    let lists = batch.column(0).as_fixed_size_list();
+    (0..lists.len())
+        .map(|row| lists.value(row).as_primitive::<Float32Type>().values().to_vec())
+        .collect()
+}
+
+fn print(name: &str, mut times: Vec<Duration>, recall: f64, rows: usize) {
+    times.sort_unstable();
+    let at = |part: f64| times[((times.len() - 1) as f64 * part) as usize].as_secs_f64() * 1e3;
+    println!(
+        "{name:<44} {:>9.3} {:>9.3} {recall:>9.4} {rows:>6}",
+        at(0.5),
+        at(0.99)
+    );
+}

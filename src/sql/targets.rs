@@ -1,0 +1,161 @@
+//! The tables and files that statements about indexes are about.
+
+use std::sync::Arc;
+
+use datafusion::common::{Result, TableReference, exec_err, plan_datafusion_err, plan_err};
+use datafusion::datasource::TableProvider;
+use datafusion::execution::SessionState;
+use datafusion::physical_plan::empty::EmptyExec;
+
+use super::files::{identity, location, sidecar_dir};
+use super::options::HnswOptions;
+use super::shared::Shared;
+use super::table::VectorTable;
+use crate::create::FileToIndex;
+use crate::rows::footer::SourceFile;
+use crate::rows::scan::{TableFiles, is_parquet_listing};
+use crate::rows::vectors::item_type;
+use crate::sidecar::Location;
+
+/// The table to index or to search: files, and where the column is.
+pub(crate) struct Target {
+    pub files: Vec<FileToIndex>,
+    pub table: Option<TableFiles>,
+    pub column: usize,
+}
+
+/// Looks a table up in the session's catalogs.
+///
+/// # Errors
+///
+/// Returns an error if there is none of that name, or if it is not a listing of Parquet files.
+pub(crate) async fn parquet_table(
+    state: &SessionState,
+    name: &TableReference,
+) -> Result<Arc<dyn TableProvider>> {
+    let schema = state.schema_for_ref(name.clone())?;
+    let provider = schema
+        .table(name.table())
+        .await?
+        .ok_or_else(|| plan_datafusion_err!("there is no table {name}"))?;
+    let provider = match provider.downcast_ref::<VectorTable>() {
+        Some(table) => Arc::clone(table.inner()),
+        None => provider,
+    };
+    if !is_parquet_listing(provider.as_ref()) {
+        return plan_err!(
+            "{name} is not a table of Parquet files; indexes are built for CREATE EXTERNAL TABLE ... STORED AS PARQUET"
+        );
+    }
+    Ok(provider)
+}
+
+/// The files of a table as an index over one column sees them.
+pub(crate) async fn target(
+    state: &SessionState,
+    provider: &Arc<dyn TableProvider>,
+    table: &TableReference,
+    column: &str,
+) -> Result<Target> {
+    let schema = provider.schema();
+    let Some((index, field)) = schema.column_with_name(column) else {
+        let names: Vec<&str> = schema
+            .fields()
+            .iter()
+            .filter(|field| item_type(field.data_type()).is_some())
+            .map(|field| field.name().as_str())
+            .collect();
+        return plan_err!(
+            "{table} has no column {column}; its vector columns are: {}",
+            names.join(", ")
+        );
+    };
+    if item_type(field.data_type()).is_none() {
+        return plan_err!(
+            "column {column} of {table} is {}, but vectors are lists of Float16, Float32 or Float64",
+            field.data_type()
+        );
+    }
+    let plan = provider.scan(state, Some(&vec![index]), &[], None).await?;
+    if plan.is::<EmptyExec>() {
+        return Ok(Target {
+            files: vec![],
+            table: None,
+            column: index,
+        });
+    }
+    let Some(files) = TableFiles::of(&plan) else {
+        return plan_err!("{table} is not read as whole Parquet files, so row numbers would mean nothing");
+    };
+    let shared = Shared::of(state)?;
+    let options = HnswOptions::of(state.config_options());
+    shared
+        .sidecars
+        .set_cache(options.cache_dir(), options.cache_size as u64);
+    let dir = sidecar_dir(&options, state.runtime_env())?;
+    let store = state.runtime_env().object_store(files.store_url())?;
+    let mut found = vec![];
+    for file in files.files() {
+        let source = SourceFile::new(
+            Arc::clone(&store),
+            files.store_url().clone(),
+            file.object_meta.clone(),
+        );
+        if !source.is_as_listed() {
+            return exec_err!(
+                "{} changed after its directory was listed; create the table again",
+                source.meta.location
+            );
+        }
+        let footer = shared.footers.get(&source).await?;
+        found.push(FileToIndex {
+            file: file.clone(),
+            location: location(&source, dir.clone()),
+            identity: identity(&source, &footer),
+            source,
+            footer,
+        });
+    }
+    found.sort_by(|a, b| a.source.meta.location.cmp(&b.source.meta.location));
+    Ok(Target {
+        files: found,
+        table: Some(files),
+        column: index,
+    })
+}
+
+/// Where the sidecars of all files of a table are.
+pub(crate) async fn locations(
+    state: &SessionState,
+    provider: &Arc<dyn TableProvider>,
+) -> Result<Vec<Location>> {
+    let plan = provider.scan(state, Some(&vec![]), &[], None).await?;
+    let Some(files) = TableFiles::of(&plan) else {
+        return Ok(vec![]);
+    };
+    let dir = sidecar_dir(&HnswOptions::of(state.config_options()), state.runtime_env())?;
+    let store = state.runtime_env().object_store(files.store_url())?;
+    Ok(files
+        .files()
+        .map(|file| {
+            let source = SourceFile::new(
+                Arc::clone(&store),
+                files.store_url().clone(),
+                file.object_meta.clone(),
+            );
+            location(&source, dir.clone())
+        })
+        .collect())
+}
+
+/// Every Parquet table of the session's default schema.
+pub(crate) async fn all_parquet_tables(state: &SessionState) -> Result<Vec<Arc<dyn TableProvider>>> {
+    let schema = state.schema_for_ref(TableReference::bare("any"))?;
+    let mut tables = vec![];
+    for name in schema.table_names() {
+        if let Ok(provider) = parquet_table(state, &TableReference::bare(name)).await {
+            tables.push(provider);
+        }
+    }
+    Ok(tables)
+}
