@@ -11,5 +11,7 @@ mod bytes;
 mod common;
 #[path = "core/exactness.rs"]
 mod exactness;
+#[path = "core/filters.rs"]
+mod filters;
 #[path = "core/search.rs"]
 mod search;

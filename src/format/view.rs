@@ -11,11 +11,11 @@ use super::layout::{Header, Section};
 use super::meta::SidecarMeta;
 use super::puffin::{BLOB_CHECKSUM, Blob, Footer};
 use crate::hnsw::raw::{
-    CodeMetric, CodeRows, Codebook, Le32, Links, NodeRows, Parts, Vectors, as_floats, reachable, rows_of,
-    search,
+    CodeMetric, CodeRows, Codebook, Le32, Links, NodeRows, Parts, Vectors, as_floats, range, reachable,
+    rows_of, search,
 };
 use crate::hnsw::{
-    HnswConfig, HnswIndex, SearchError, SearchOptions, SearchOutcome, StoredVectors, VectorMetric,
+    HnswConfig, HnswIndex, RowSet, SearchError, SearchOptions, SearchOutcome, StoredVectors, VectorMetric,
 };
 use crate::id::RowId;
 
@@ -155,6 +155,37 @@ impl<B: AsRef<[u8]>> View<B> {
     /// upon bytes that contradict each other, after which the source must be searched instead.
     pub fn search(&self, query: &[f32], options: &SearchOptions<'_>) -> Result<SearchOutcome, SearchError> {
         search(&self.parts(), query, options)
+    }
+
+    /// All rows within `radius` of the query, itself included: the nearest `limit` of them, nearest first.
+    ///
+    /// Widens the search until the farthest candidate lies outside of the radius; like every search of the
+    /// graph, it may miss some. `stats.exact` says if it looked at every row that qualifies.
+    ///
+    /// # Errors
+    ///
+    /// As [`search`](Self::search).
+    pub fn range(
+        &self,
+        query: &[f32],
+        radius: f32,
+        limit: usize,
+        allowed: Option<&RowSet>,
+    ) -> Result<SearchOutcome, SearchError> {
+        range::within(&self.parts(), query, radius, limit, allowed)
+    }
+
+    /// Answers many queries, which follow each other in `queries`, on all threads of the current rayon pool.
+    ///
+    /// # Errors
+    ///
+    /// As [`search`](Self::search), for the first query that has no answer.
+    pub fn search_batch(
+        &self,
+        queries: &[f32],
+        options: &SearchOptions<'_>,
+    ) -> Result<Vec<SearchOutcome>, SearchError> {
+        range::batch(&self.parts(), queries, options)
     }
 
     /// The vector of a row, as it is stored: borrowed if it is f32 and aligned, which it is in a mapped

@@ -1,12 +1,12 @@
 //! From rows to an index: sort the rows out, fold identical vectors, number the nodes, encode, link.
 
-use std::collections::HashMap;
 use std::ops::ControlFlow;
 
 use rayon::prelude::*;
 
 use super::build::{self, Graph};
 use super::config::{BuildError, HnswConfig, MAX_DIM, MAX_ROWS, StoredVectors};
+use super::fold::Groups;
 use super::graph::{Le32, MAX_LEVELS, NO_SLOT, Vectors, vector_stride};
 use super::index::{Codes, HnswIndex};
 use super::kernels::{CodeMetric, CodeRows};
@@ -212,46 +212,27 @@ impl HnswBuilder {
             return Err(BuildError::DuplicateRow(u64::from(twice[0].0)));
         }
         let groups = self.fold_identical();
-        let (groups, levels) = self.number(groups);
         let nodes = u32::try_from(groups.len()).expect("as many as rows at most");
-
-        let mut order: Vec<u32> = groups.iter().map(|group| group[0].1).collect();
-        let with_vector = |kind: Kind| kind == Kind::Zero || kind == Kind::Unlinked;
-        order.extend(
-            self.rows
-                .iter()
-                .filter(|(_, kind, _)| with_vector(*kind))
-                .map(|&(.., place)| place),
-        );
-        let vectors = Vectors {
-            bytes: &self.matrix,
-            stored: StoredVectors::F32,
-            dim: self.dim,
-            order: Some(&order),
-        };
-
         report(BuildPhase::Encode, 0, u64::from(nodes))?;
+
+        let by_row: Vec<u32> = groups.iter().map(|group| group[0].1).collect();
+        let vectors = self.vectors(&by_row);
         let codes = self.encode(vectors, nodes);
+        let (numbered, levels) = self.number(&groups, vectors, codes.as_ref());
+        let groups = groups.reordered(&numbered);
+        let codes = codes.map(|codes| codes.reordered(&numbered));
+        drop((numbered, by_row));
+
+        let with_vector = |kind: Kind| kind == Kind::Zero || kind == Kind::Unlinked;
+        let extra = self
+            .rows
+            .iter()
+            .filter(|(_, kind, _)| with_vector(*kind))
+            .map(|&(.., place)| place);
+        let order: Vec<u32> = groups.iter().map(|group| group[0].1).chain(extra).collect();
+        let vectors = self.vectors(&order);
         let mut graph = Graph::new(levels, self.config.m);
-        {
-            let code_lifts = codes.as_ref().and_then(|codes| self.code_lifts(codes));
-            let float_lifts = if codes.is_none() {
-                self.float_lifts(vectors, nodes)
-            } else {
-                None
-            };
-            let points = match &codes {
-                Some(codes) => Points::Codes {
-                    metric: codes.book.metric,
-                    codes: codes.rows(),
-                    lifts: code_lifts.as_deref(),
-                },
-                None => Points::Floats {
-                    metric: self.metric,
-                    vectors,
-                    lifts: float_lifts.as_deref(),
-                },
-            };
+        self.with_points(vectors, codes.as_ref(), nodes, |points| {
             let sequence = sequence(&graph.levels, self.config.seed);
             let step = |done| {
                 progress(BuildProgress {
@@ -260,68 +241,76 @@ impl HnswBuilder {
                     total: u64::from(nodes),
                 })
             };
-            build::link_all(&mut graph, &points, &sequence, self.config.ef_construction, &step)?;
+            build::link_all(&mut graph, points, &sequence, self.config.ef_construction, &step)?;
             report(BuildPhase::Check, 0, u64::from(nodes))?;
-            build::repair(&mut graph, &points, self.config.ef_construction);
-        }
+            build::repair(&mut graph, points, self.config.ef_construction);
+            Ok(())
+        })?;
         Ok(self.assemble(&groups, order, codes, graph))
     }
 
-    /// The linked rows, grouped by identical bits; groups in the order of their first rows.
-    fn fold_identical(&self) -> Vec<Vec<(u32, u32)>> {
-        let stride = 4 * self.dim;
-        let bytes = |place: u32| &self.matrix[place as usize * stride..][..stride];
-        let linked: Vec<(u32, u32)> = self
-            .rows
-            .iter()
-            .filter(|(_, kind, _)| *kind == Kind::Linked)
-            .map(|&(row, _, place)| (row, place))
-            .collect();
-        let hashes: Vec<u64> = linked
-            .par_iter()
-            .map(|&(_, place)| xxhash_rust::xxh3::xxh3_64(bytes(place)))
-            .collect();
-        let mut groups: Vec<Vec<(u32, u32)>> = Vec::with_capacity(linked.len());
-        let mut by_hash: HashMap<u64, Vec<usize>> = HashMap::with_capacity(linked.len());
-        for (&(row, place), hash) in linked.iter().zip(hashes) {
-            let same_hash = by_hash.entry(hash).or_default();
-            match same_hash
-                .iter()
-                .find(|&&group| bytes(groups[group][0].1) == bytes(place))
-            {
-                Some(&group) => groups[group].push((row, place)),
-                None => {
-                    same_hash.push(groups.len());
-                    groups.push(vec![(row, place)]);
-                }
-            }
+    fn vectors<'a>(&'a self, order: &'a [u32]) -> Vectors<'a> {
+        Vectors {
+            bytes: &self.matrix,
+            stored: StoredVectors::F32,
+            dim: self.dim,
+            order: Some(order),
         }
-        groups
     }
 
-    /// Puts the groups in the order of their nodes, and counts the nodes of each layer.
-    fn number(&self, groups: Vec<Vec<(u32, u32)>>) -> (Vec<Vec<(u32, u32)>>, Vec<u32>) {
-        let layers: Vec<usize> = groups
+    /// Runs `run` with the nodes as points.
+    fn with_points<T>(
+        &self,
+        vectors: Vectors<'_>,
+        codes: Option<&Codes>,
+        nodes: u32,
+        run: impl FnOnce(&Points<'_>) -> T,
+    ) -> T {
+        if let Some(codes) = codes {
+            let lifts = self.code_lifts(codes);
+            let metric = codes.book.metric;
+            run(&Points::Codes {
+                metric,
+                codes: codes.rows(),
+                lifts: lifts.as_deref(),
+            })
+        } else {
+            let lifts = self.float_lifts(vectors, nodes);
+            run(&Points::Floats {
+                metric: self.metric,
+                vectors,
+                lifts: lifts.as_deref(),
+            })
+        }
+    }
+
+    /// The linked rows, grouped by identical bits.
+    fn fold_identical(&self) -> Groups {
+        let stride = 4 * self.dim;
+        let linked = self.rows.iter().filter(|(_, kind, _)| *kind == Kind::Linked);
+        let linked: Vec<(u32, u32)> = linked.map(|&(row, _, place)| (row, place)).collect();
+        Groups::of_identical(linked, |place| &self.matrix[place as usize * stride..][..stride])
+    }
+
+    /// The order of the nodes, and how many each layer has.
+    fn number(&self, groups: &Groups, vectors: Vectors<'_>, codes: Option<&Codes>) -> (Vec<u32>, Vec<u32>) {
+        let nodes = u32::try_from(groups.len()).expect("as many as rows at most");
+        let highest: Vec<usize> = groups
             .iter()
             .map(|group| draw_layer(self.config.seed, u64::from(group[0].0), self.config.m))
             .collect();
-        let near = order::by_locality(groups.len());
-        let mut numbered: Vec<usize> = near;
-        numbered.sort_by_key(|&group| std::cmp::Reverse(layers[group]));
+        let mut numbered =
+            self.with_points(vectors, codes, nodes, |points| order::by_locality(points, nodes));
+        numbered.sort_by_key(|&group| std::cmp::Reverse(highest[group as usize]));
         let mut levels: Vec<u32> = (0..MAX_LEVELS)
-            .map(|layer| layers.iter().filter(|&&highest| highest >= layer).count())
+            .map(|layer| highest.iter().filter(|&&highest| highest >= layer).count())
             .map(|count| u32::try_from(count).expect("as many as rows at most"))
             .take_while(|&count| count > 0)
             .collect();
         if levels.is_empty() {
             levels.push(0);
         }
-        let mut slots: Vec<Option<Vec<(u32, u32)>>> = groups.into_iter().map(Some).collect();
-        let groups = numbered
-            .into_iter()
-            .map(|g| slots[g].take().expect("each group once"))
-            .collect();
-        (groups, levels)
+        (numbered, levels)
     }
 
     /// The vector of a node as the codes see it: of length 1 under cosine.
@@ -393,13 +382,7 @@ impl HnswBuilder {
         Some(lengths.iter().map(lift).collect())
     }
 
-    fn assemble(
-        mut self,
-        groups: &[Vec<(u32, u32)>],
-        order: Vec<u32>,
-        codes: Option<Codes>,
-        graph: Graph,
-    ) -> HnswIndex {
+    fn assemble(mut self, groups: &Groups, order: Vec<u32>, codes: Option<Codes>, graph: Graph) -> HnswIndex {
         let row_count = self.rows.last().map_or(0, |&(row, ..)| row as usize + 1);
         let mut row_slots = vec![NO_SLOT.to_le_bytes(); row_count];
         let mut node_rows: Vec<Le32> = Vec::new();
@@ -449,12 +432,12 @@ impl HnswBuilder {
     }
 
     /// The length of the longest linked vector, rounded up.
-    fn longest(&self, groups: &[Vec<(u32, u32)>]) -> f32 {
+    fn longest(&self, groups: &Groups) -> f32 {
         let stride = 4 * self.dim;
-        let longest = groups
-            .par_iter()
-            .map(|group| {
-                let bytes = &self.matrix[group[0].1 as usize * stride..][..stride];
+        let longest = (0..groups.len())
+            .into_par_iter()
+            .map(|node| {
+                let bytes = &self.matrix[groups.get(node)[0].1 as usize * stride..][..stride];
                 let squares = bytes
                     .as_chunks::<4>()
                     .0
@@ -515,6 +498,16 @@ fn small_row(row: RowId) -> Result<u32, BuildError> {
 }
 
 impl Codes {
+    /// The codes in another order.
+    fn reordered(self, order: &[u32]) -> Self {
+        let mut bytes = vec![0; self.bytes.len()];
+        bytes
+            .par_chunks_mut(self.stride)
+            .zip(order)
+            .for_each(|(code, &from)| code.copy_from_slice(self.rows().row(from)));
+        Self { bytes, ..self }
+    }
+
     pub(crate) fn rows(&self) -> CodeRows<'_> {
         CodeRows {
             bytes: &self.bytes,

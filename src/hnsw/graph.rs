@@ -99,6 +99,14 @@ impl<'a> Vectors<'a> {
         Some(&self.bytes[row * self.stride()..][..self.stride()])
     }
 
+    /// Says that a slot's vector will soon be asked for.
+    #[inline]
+    pub(crate) fn prefetch(&self, slot: u32) {
+        if let Some(row) = self.row(slot) {
+            kernels::prefetch(row);
+        }
+    }
+
     /// Writes a slot's vector to `out`. False, and `out` untouched, if none are stored.
     pub(crate) fn read(&self, slot: u32, out: &mut [f32]) -> bool {
         let Some(row) = self.row(slot) else { return false };

@@ -8,6 +8,7 @@ mod builder;
 mod config;
 pub mod exact;
 mod filter;
+mod fold;
 mod graph;
 mod index;
 mod kernels;
@@ -16,6 +17,7 @@ mod metric;
 mod order;
 mod quantize;
 mod query;
+pub(crate) mod range;
 mod rowset;
 mod search;
 mod select;
@@ -27,6 +29,7 @@ pub use config::{
     BuildError, DEFAULT_EF_CONSTRUCTION, DEFAULT_EF_SEARCH, DEFAULT_M, DEFAULT_SEED, EF_CONSTRUCTION_RANGE,
     HnswConfig, M_RANGE, MAX_DIM, MAX_ROWS, StoredVectors,
 };
+pub use filter::FilterWay;
 pub use graph::Damaged;
 pub use index::HnswIndex;
 pub use metric::{UnknownMetric, VectorMetric};
@@ -41,4 +44,5 @@ pub(crate) mod raw {
     pub(crate) use super::kernels::{CodeMetric, CodeRows, as_floats};
     pub(crate) use super::quantize::Codebook;
     pub(crate) use super::query::search;
+    pub(crate) use super::range;
 }

@@ -1,6 +1,61 @@
 //! In which order nodes lie: near ones near each other.
+//!
+//! A walk goes from a node to its neighbours. When these are neighbours in memory too, a hop touches fewer
+//! cache lines, pages of the file and entries of the translation buffer.
 
-/// An order of `count` points in which neighbours are near each other.
-pub(crate) fn by_locality(count: usize) -> Vec<usize> {
-    (0..count).collect()
+use super::search::Space;
+use super::select::Points;
+
+/// Fewer points than this are left as they are.
+const LEAF: usize = 12;
+/// Points looked at to find two that lie far apart.
+const SAMPLE: usize = 64;
+
+/// An order of the points `0..count` in which neighbours are near each other: halved again and again,
+/// between two points that lie far apart.
+pub(crate) fn by_locality(points: &Points<'_>, count: u32) -> Vec<u32> {
+    let mut ids: Vec<u32> = (0..count).collect();
+    halve(points, &mut ids);
+    ids
+}
+
+fn halve(points: &Points<'_>, ids: &mut [u32]) {
+    if ids.len() <= LEAF {
+        return;
+    }
+    let sample: Vec<u32> = ids.iter().step_by(ids.len().div_ceil(SAMPLE)).copied().collect();
+    let one = farthest(points, sample[0], &sample);
+    let other = farthest(points, one, &sample);
+    let (to_one, to_other) = (keys(points, one, ids), keys(points, other, ids));
+    let mut sides: Vec<(i64, u32)> = to_one
+        .iter()
+        .zip(to_other)
+        .zip(&*ids)
+        .map(|((&one, other), &id)| (i64::from(one) - i64::from(other), id))
+        .collect();
+    let middle = sides.len() / 2;
+    sides.select_nth_unstable(middle);
+    ids.iter_mut()
+        .zip(&sides)
+        .for_each(|(id, &(_, sorted))| *id = sorted);
+    drop(sides);
+    let (left, right) = ids.split_at_mut(middle);
+    if left.len() > 1000 {
+        rayon::join(|| halve(points, left), || halve(points, right));
+    } else {
+        halve(points, left);
+        halve(points, right);
+    }
+}
+
+fn keys(points: &Points<'_>, from: u32, ids: &[u32]) -> Vec<u32> {
+    let mut keys = vec![0; ids.len()];
+    points.around(from, |space| space.keys(ids, &mut keys));
+    keys
+}
+
+fn farthest(points: &Points<'_>, from: u32, ids: &[u32]) -> u32 {
+    let keys = keys(points, from, ids);
+    let farthest = keys.iter().zip(ids).max();
+    farthest.map_or(from, |(_, &id)| id)
 }

@@ -89,15 +89,16 @@ impl Codebook {
     /// Encodes a vector; `code` is as long or longer and the rest is padded.
     pub(crate) fn encode(&self, vector: &[f32], code: &mut [u8]) {
         let (body, rest) = code.split_at_mut(vector.len());
+        let inverse = 1.0 / self.scale;
         match self.metric {
             CodeMetric::Squared => {
                 for (c, &x) in body.iter_mut().zip(vector) {
-                    *c = round_to_code((x - self.offset) / self.scale, 0.0);
+                    *c = round_to_code((x - self.offset) * inverse, 0.0);
                 }
             }
             CodeMetric::Dot => {
                 for (c, &x) in body.iter_mut().zip(vector) {
-                    *c = round_to_code(x / self.scale + 128.0, 1.0);
+                    *c = round_to_code(x * inverse + 128.0, 1.0);
                 }
             }
         }
@@ -111,19 +112,25 @@ impl Codebook {
     pub(crate) fn encode_query(&self, query: &[f32], code: &mut [u8]) -> bool {
         match self.metric {
             CodeMetric::Dot => {
-                let longest = query.iter().fold(0.0f32, |longest, x| longest.max(x.abs()));
-                let scale = if longest > 0.0 { longest / 127.0 } else { 1.0 };
-                Self { scale, ..*self }.encode(query, code);
+                Self {
+                    scale: self.query_scale(query),
+                    ..*self
+                }
+                .encode(query, code);
                 true
             }
             CodeMetric::Squared => {
                 self.encode(query, code);
-                let high = self.offset + 255.0 * self.scale;
-                let (mut outside, mut inside) = (0.0f64, 0.0f64);
+                let (low, high) = (self.offset, self.offset + 255.0 * self.scale);
+                if query.iter().all(|x| (low..=high).contains(x)) {
+                    return true;
+                }
+                let middle = f32::midpoint(low, high);
+                let (mut outside, mut inside) = (0.0, 0.0);
                 for &x in query {
-                    let clipped = x.clamp(self.offset, high);
-                    outside += f64::from(x - clipped).powi(2);
-                    inside += f64::from(clipped - (self.offset + high) / 2.0).powi(2);
+                    let clipped = x.clamp(low, high);
+                    outside += (x - clipped) * (x - clipped);
+                    inside += (clipped - middle) * (clipped - middle);
                 }
                 outside <= 0.01 * inside
             }
@@ -145,7 +152,18 @@ impl Codebook {
 
     /// The scale that [`encode_query`](Self::encode_query) uses.
     pub(crate) fn query_scale(&self, query: &[f32]) -> f32 {
-        let longest = query.iter().fold(0.0f32, |longest, x| longest.max(x.abs()));
+        let mut longest = [0.0f32; 16];
+        let (blocks, rest) = query.as_chunks::<16>();
+        for block in blocks {
+            longest
+                .iter_mut()
+                .zip(block)
+                .for_each(|(longest, x)| *longest = longest.max(x.abs()));
+        }
+        let longest = rest
+            .iter()
+            .chain(&longest)
+            .fold(0.0f32, |longest, x| longest.max(x.abs()));
         if longest > 0.0 { longest / 127.0 } else { 1.0 }
     }
 }
@@ -156,7 +174,8 @@ impl Codebook {
     reason = "clamped to a byte"
 )]
 fn round_to_code(x: f32, least: f32) -> u8 {
-    (x + 0.5).floor().clamp(least, 255.0) as u8
+    // Not negative, so cutting off rounds down.
+    (x.clamp(least, 255.0) + 0.5) as i32 as u8
 }
 
 /// Points among which the codes are tried, and points whose neighbours are looked for.

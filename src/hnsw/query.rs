@@ -1,9 +1,10 @@
 //! What a search is asked, and the steps of answering it.
 
 use std::cell::RefCell;
+use std::collections::BinaryHeap;
 
 use super::config::{DEFAULT_EF_SEARCH, StoredVectors};
-use super::filter;
+use super::filter::{self, FilterWay};
 use super::graph::{Damaged, Parts, Vectors};
 use super::kernels::{self, CodeMetric, CodeRows, FloatMetric, Isa};
 use super::metric::VectorMetric;
@@ -34,6 +35,8 @@ pub struct SearchOptions<'a> {
     /// Also return rows beyond the k-th that could be nearer than it once distances are computed
     /// exactly: those within twice [`distance_error`] of it. For callers that decide in f64.
     pub slack: bool,
+    /// How to search when `allowed` is given.
+    pub way: FilterWay,
 }
 
 impl<'a> SearchOptions<'a> {
@@ -44,6 +47,7 @@ impl<'a> SearchOptions<'a> {
             ef: DEFAULT_EF_SEARCH,
             allowed: None,
             slack: false,
+            way: FilterWay::Auto,
         }
     }
 
@@ -60,6 +64,12 @@ impl<'a> SearchOptions<'a> {
             allowed: Some(allowed),
             ..self
         }
+    }
+
+    /// Searches among allowed rows in this way, whatever the model says.
+    #[must_use]
+    pub fn way(self, way: FilterWay) -> Self {
+        Self { way, ..self }
     }
 
     /// Also returns the rows that rounding may have put behind the k-th.
@@ -176,13 +186,19 @@ impl<'q> Query<'q> {
     }
 }
 
-/// The Euclidean length, summed in f64 in order: the same on every machine.
+/// The Euclidean length, summed in f64 in a fixed order: the same on every machine.
 pub(crate) fn vector_length(vector: &[f32]) -> f64 {
-    vector
-        .iter()
-        .map(|&x| f64::from(x) * f64::from(x))
-        .sum::<f64>()
-        .sqrt()
+    let mut sums = [0.0; 8];
+    let (blocks, rest) = vector.as_chunks::<8>();
+    for block in blocks {
+        sums.iter_mut()
+            .zip(block)
+            .for_each(|(sum, &x)| *sum += f64::from(x) * f64::from(x));
+    }
+    sums.iter_mut()
+        .zip(rest)
+        .for_each(|(sum, &x)| *sum += f64::from(x) * f64::from(x));
+    sums.iter().sum::<f64>().sqrt()
 }
 
 impl Vectors<'_> {
@@ -265,9 +281,7 @@ impl Space for FloatSpace<'_> {
 
     #[inline]
     fn prefetch(&self, id: u32) {
-        if let Some(row) = self.vectors.row(id) {
-            kernels::prefetch(row);
-        }
+        self.vectors.prefetch(id);
     }
 }
 
@@ -355,6 +369,11 @@ pub(crate) fn walk(
     })?;
     Ok(())
 }
+
+/// Candidates whose distance is computed though none of them improves the answer, besides a quarter of k.
+const PATIENCE: usize = 4;
+/// Vectors asked for ahead of their turn.
+const AHEAD: usize = 4;
 
 /// What the walk looks at.
 pub(crate) enum Walk<'s> {
@@ -467,19 +486,40 @@ impl<'p, 'q> Decide<'p, 'q> {
         Ok(())
     }
 
-    /// Offers the nodes that a walk found.
+    /// Offers the nodes that a walk found, nearest by their keys first, until so many in a row did not get
+    /// among the k nearest that the codes will hardly have hidden another.
     pub(crate) fn candidates(
         &mut self,
         candidates: &[Candidate],
         allowed: Option<&RowSet>,
     ) -> Result<(), Damaged> {
-        for candidate in candidates {
-            if let Some(row) = self.parts.vectors.row(candidate.node()) {
-                kernels::prefetch(&row[..row.len().min(512)]);
+        let patience = PATIENCE + self.k / 4;
+        let ahead = |decide: &Self, place: usize| {
+            if let Some(candidate) = candidates.get(place) {
+                decide.parts.vectors.prefetch(candidate.node());
             }
-        }
-        for candidate in candidates {
-            self.node(candidate.node(), allowed)?;
+        };
+        (0..AHEAD).for_each(|place| ahead(self, place));
+        let (mut best, mut futile) = (BinaryHeap::with_capacity(self.k + 1), 0);
+        for (place, candidate) in candidates.iter().enumerate() {
+            ahead(self, place + AHEAD);
+            let before = self.hits.len();
+            let distance = self.distance(candidate.node());
+            self.rows_at(candidate.node(), distance, allowed)?;
+            let key = ordered_bits(distance);
+            futile += 1;
+            for _ in before..self.hits.len() {
+                if best.len() < self.k || best.peek().is_some_and(|&worst| key < worst) {
+                    best.push(key);
+                    if best.len() > self.k {
+                        best.pop();
+                    }
+                    futile = 0;
+                }
+            }
+            if futile >= patience && best.len() == self.k && !self.slack {
+                break;
+            }
         }
         Ok(())
     }

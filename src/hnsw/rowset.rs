@@ -11,6 +11,7 @@ use crate::id::RowId;
 pub struct RowSet {
     words: Vec<u64>,
     rows: u64,
+    count: u64,
 }
 
 impl RowSet {
@@ -20,6 +21,7 @@ impl RowSet {
         Self {
             words: vec![0; words],
             rows,
+            count: 0,
         }
     }
 
@@ -38,7 +40,9 @@ impl RowSet {
     /// Adds a row; rows beyond [`rows`](Self::rows) are ignored.
     pub fn insert(&mut self, row: RowId) {
         if row.get() < self.rows {
-            self.words[word(row.get())] |= 1 << (row.get() % 64);
+            let (bits, bit) = (&mut self.words[word(row.get())], 1 << (row.get() % 64));
+            self.count += u64::from(*bits & bit == 0);
+            *bits |= bit;
         }
     }
 
@@ -58,12 +62,15 @@ impl RowSet {
             self.words[first + 1..last].fill(u64::MAX);
             self.words[last] |= tail;
         }
+        self.recount();
     }
 
     /// Takes a row out.
     pub fn remove(&mut self, row: RowId) {
         if row.get() < self.rows {
-            self.words[word(row.get())] &= !(1 << (row.get() % 64));
+            let (bits, bit) = (&mut self.words[word(row.get())], 1 << (row.get() % 64));
+            self.count -= u64::from(*bits & bit != 0);
+            *bits &= !bit;
         }
     }
 
@@ -77,14 +84,18 @@ impl RowSet {
             .is_some_and(|bits| bits >> (row.get() % 64) & 1 == 1)
     }
 
-    /// How many rows are in the set. Counts the bits.
+    /// How many rows are in the set.
     pub fn count(&self) -> u64 {
-        self.words.iter().map(|bits| u64::from(bits.count_ones())).sum()
+        self.count
     }
 
     /// Whether no row is in the set.
     pub fn is_empty(&self) -> bool {
-        self.words.iter().all(|&bits| bits == 0)
+        self.count == 0
+    }
+
+    fn recount(&mut self) {
+        self.count = self.words.iter().map(|bits| u64::from(bits.count_ones())).sum();
     }
 
     /// The rows of the set, ascending.
@@ -100,6 +111,7 @@ impl RowSet {
         for (at, bits) in self.words.iter_mut().enumerate() {
             *bits &= other.words.get(at).copied().unwrap_or(0);
         }
+        self.recount();
     }
 
     /// Adds the rows of `other` (those below [`rows`](Self::rows)).

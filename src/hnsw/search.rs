@@ -1,6 +1,7 @@
 //! The one search loop, and the notes it keeps.
 
 use super::graph::{Damaged, Links};
+use super::kernels;
 
 /// Where distances to the query come from. Keys order like the distances: smaller is nearer.
 pub(crate) trait Space {
@@ -50,18 +51,32 @@ impl Pool {
         &self.found
     }
 
-    /// Keeps the candidate if it is among the nearest.
+    /// Candidates with keys above this cannot get in.
     #[inline]
-    pub(crate) fn push(&mut self, new: Candidate) {
-        if self.found.len() == self.capacity {
-            if self.found.last().is_some_and(|last| new >= *last) {
-                return;
-            }
-            self.found.pop();
+    pub(crate) fn threshold(&self) -> u32 {
+        match self.found.last() {
+            Some(last) if self.found.len() == self.capacity => last.key(),
+            _ => u32::MAX,
         }
-        let place = self.found.partition_point(|old| *old < new);
-        self.found.insert(place, new);
-        self.cursor = self.cursor.min(place);
+    }
+
+    /// Keeps the candidate if it is among the nearest. True if it is now the next to be looked at.
+    #[inline]
+    pub(crate) fn push(&mut self, new: Candidate) -> bool {
+        if self.found.len() < self.capacity {
+            self.found.push(new);
+        } else if self.found.last().is_none_or(|last| new >= *last) {
+            return false;
+        }
+        let last = self.found.len() - 1;
+        let place = self.found[..last].partition_point(|old| *old < new);
+        self.found.copy_within(place..last, place + 1);
+        self.found[place] = new;
+        let next = place <= self.cursor;
+        if next {
+            self.cursor = place;
+        }
+        next
     }
 
     /// Marks the nearest unmarked candidate and gives its node.
@@ -75,6 +90,14 @@ impl Pool {
             }
         }
         None
+    }
+}
+
+impl Pool {
+    /// The node that comes next, if nothing nearer is found before.
+    #[inline]
+    fn upcoming(&self) -> Option<u32> {
+        self.found.get(self.cursor).map(|candidate| candidate.node())
     }
 }
 
@@ -142,27 +165,47 @@ pub(crate) fn search_layer(
     for candidate in scratch.pool.candidates() {
         scratch.visited.insert(candidate.node());
     }
-    while let Some(node) = scratch.pool.next() {
-        scratch.nodes_visited += 1;
-        scratch.fresh.clear();
+    let Scratch {
+        visited,
+        pool,
+        fresh,
+        keys,
+        ..
+    } = scratch;
+    let (mut hops, mut distances) = (0, 0);
+    fresh.clear();
+    fresh.resize(2 * links.m, 0);
+    keys.clear();
+    keys.resize(2 * links.m, 0);
+    while let Some(node) = pool.next() {
+        hops += 1;
+        let mut met = 0;
         for neighbour in links.neighbours(node, layer) {
             if neighbour >= count {
                 return Err(Damaged {
                     section: if layer == 0 { "links" } else { "upper" },
                 });
             }
-            if scratch.visited.insert(neighbour) {
+            if visited.insert(neighbour) {
                 space.prefetch(neighbour);
-                scratch.fresh.push(neighbour);
+                fresh[met] = neighbour;
+                met += 1;
             }
         }
-        scratch.keys.resize(scratch.fresh.len(), 0);
-        space.keys(&scratch.fresh, &mut scratch.keys);
-        scratch.distances += scratch.fresh.len() as u64;
-        for (&id, &key) in scratch.fresh.iter().zip(&scratch.keys) {
-            scratch.pool.push(Candidate::new(key, id));
+        if let Some(upcoming) = pool.upcoming() {
+            kernels::prefetch(links.slots(upcoming, layer).as_flattened());
+        }
+        let (ids, keys) = (&fresh[..met], &mut keys[..met]);
+        space.keys(ids, keys);
+        distances += met as u64;
+        for (&id, &key) in ids.iter().zip(&*keys) {
+            if key <= pool.threshold() && pool.push(Candidate::new(key, id)) {
+                kernels::prefetch(links.slots(id, layer).as_flattened());
+            }
         }
     }
+    scratch.nodes_visited += hops;
+    scratch.distances += distances;
     Ok(())
 }
 

@@ -52,9 +52,11 @@ mod x86 {
 
     #[inline]
     pub(crate) fn prefetch(bytes: &[u8]) {
-        for line in bytes.chunks(64) {
+        let mut at = 0;
+        while at < bytes.len() {
             // SAFETY: a prefetch reads nothing that the program can see, and SSE is always there.
-            unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) };
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(bytes.as_ptr().wrapping_add(at).cast()) };
+            at += 64;
         }
     }
 
@@ -86,8 +88,8 @@ mod x86 {
             if !a_rest.is_empty() {
                 (halves, odds) = avx512_square(load_rest(a_rest), load_rest(b_rest), halves, odds);
             }
-            let sum = 2 * _mm512_reduce_add_epi32(halves) + _mm512_reduce_add_epi32(odds);
-            *key = sum.cast_unsigned();
+            let sum = _mm512_add_epi32(_mm512_slli_epi32::<1>(halves), odds);
+            *key = _mm512_reduce_add_epi32(sum).cast_unsigned();
         }
     }
 

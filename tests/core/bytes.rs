@@ -4,6 +4,8 @@ use datafusion_hnsw::format::{FormatError, HnswSerializer, SidecarMeta, SourceId
 use datafusion_hnsw::hnsw::{HnswConfig, RowSet, SearchOptions, VectorMetric};
 use datafusion_hnsw::id::RowId;
 
+use proptest::prelude::*;
+
 use crate::common::{build, clustered, uniform};
 
 /// Opens, searches and reads in every way; any of it may fail, none may panic.
@@ -19,6 +21,7 @@ fn try_everything(bytes: &[u8]) {
     ] {
         let _ = view.search(&query, &options);
     }
+    let _ = view.range(&query, 1.0, 5, None);
     for row in [0, 1, view.rows().wrapping_sub(1), view.rows()] {
         let _ = view.vector(RowId::new(row));
     }
@@ -141,5 +144,42 @@ fn other_files_are_not_sidecars() {
         &[0; 4096],
     ] {
         assert!(View::open(bytes).is_err());
+    }
+}
+
+/// The same sidecar with other section contents, and everything that guards them made to agree.
+fn forge(bytes: &[u8], changes: &[(usize, u8)]) -> Vec<u8> {
+    let mut forged = bytes.to_vec();
+    let view = View::open(bytes).unwrap();
+    // Sections follow each other after the header, each padded to 64 bytes.
+    let body: usize = view
+        .section_sizes()
+        .iter()
+        .skip(1)
+        .map(|(_, size)| size.next_multiple_of(64))
+        .sum();
+    for &(at, byte) in changes {
+        forged[320 + at % body] = byte;
+    }
+    forged
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    #[test]
+    fn arbitrary_contents_behind_a_valid_header_do_not_panic(
+        changes in proptest::collection::vec((any::<usize>(), any::<u8>()), 1..300)
+    ) {
+        static SMALL: std::sync::OnceLock<Vec<u8>> = std::sync::OnceLock::new();
+        try_everything(&forge(SMALL.get_or_init(small), &changes));
+    }
+
+    #[test]
+    fn arbitrary_bytes_do_not_panic(mut bytes in proptest::collection::vec(any::<u8>(), 0..600)) {
+        try_everything(&bytes);
+        bytes.splice(0..0, *b"PFA1");
+        bytes.extend(*b"PFA1");
+        try_everything(&bytes);
     }
 }

@@ -1,0 +1,149 @@
+"""The same index, built by others: one table beside ours.
+
+    pip install -r requirements.txt
+    python prepare.py ../../examples/data/packages.parquet embedding cosine
+    python compare.py packages synth
+
+Every engine gets the same vectors, m = 16 (32 at layer 0), ef_construction = 200, k = 10; searches run on one
+thread and are counted per CPU second, so that a busy machine does not matter much. Ours searches the mapped
+file, through `cargo bench --bench engine`.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import re
+import subprocess
+import time
+
+import faiss
+import hnswlib
+import numpy as np
+from usearch.index import Index
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+DATA = pathlib.Path(os.environ.get("HNSW_BENCH_DATA", ROOT / "target" / "bench-data"))
+K, M, EF_CONSTRUCTION = 10, 16, 200
+EFS = [10, 12, 16, 20, 24, 32, 40, 48, 64, 80, 96, 128, 160, 200, 240, 320, 480, 640]
+
+
+def load(name):
+    dim, metric = (DATA / f"{name}.txt").read_text().split()
+    read = lambda part: np.fromfile(DATA / f"{name}.{part}.f32", dtype="<f4").reshape(-1, int(dim))
+    return read("base"), read("queries"), metric
+
+
+def truth(base, queries, metric):
+    flat = faiss.IndexFlatL2(base.shape[1]) if metric == "l2" else faiss.IndexFlatIP(base.shape[1])
+    if metric == "cosine":
+        base, queries = base / np.linalg.norm(base, axis=1)[:, None], queries / np.linalg.norm(queries, axis=1)[:, None]
+    flat.add(base)
+    return flat.search(queries, K)[1]
+
+
+def hnswlib_index(base, metric, threads):
+    index = hnswlib.Index(space=metric, dim=base.shape[1])
+    index.init_index(len(base), ef_construction=EF_CONSTRUCTION, M=M, random_seed=42)
+    index.add_items(base, num_threads=threads)
+
+    def search(queries, ef):
+        index.set_ef(ef)
+        return index.knn_query(queries, K, num_threads=1)[0]
+
+    return search
+
+
+def faiss_index(base, metric, threads):
+    faiss.omp_set_num_threads(threads)
+    if metric == "cosine":
+        base = base / np.linalg.norm(base, axis=1)[:, None]
+    kind = faiss.METRIC_L2 if metric == "l2" else faiss.METRIC_INNER_PRODUCT
+    index = faiss.IndexHNSWFlat(base.shape[1], M, kind)
+    index.hnsw.efConstruction = EF_CONSTRUCTION
+    index.add(base)
+
+    def search(queries, ef):
+        faiss.omp_set_num_threads(1)
+        index.hnsw.efSearch = ef
+        return index.search(queries, K)[1]
+
+    return search
+
+
+def usearch_index(base, metric, threads):
+    kind = {"cosine": "cos", "l2": "l2sq", "ip": "ip"}[metric]
+    index = Index(ndim=base.shape[1], metric=kind, dtype="f32", connectivity=M, expansion_add=EF_CONSTRUCTION)
+    index.add(np.arange(len(base)), base, threads=threads)
+
+    def search(queries, ef):
+        index.expansion_search = ef
+        return index.search(queries, K, threads=1).keys
+
+    return search
+
+
+def curve(search, queries, expected):
+    points = []
+    for ef in EFS:
+        found = search(queries, ef)
+        recall = np.mean([len(set(f) & set(e)) / K for f, e in zip(found, expected)])
+        speeds = []
+        while len(speeds) < 3 or sum(len(queries) / s for s in speeds) < 0.5:
+            begin = time.process_time()
+            search(queries, ef)
+            speeds.append(len(queries) / (time.process_time() - begin))
+        points.append((ef, float(recall), float(np.median(speeds))))
+        if recall > 0.995:
+            break
+    return points
+
+
+def at(points, recall):
+    for before, after in zip([None] + points, points):
+        if after[1] >= recall:
+            if before is None:
+                return after[2]
+            share = (recall - before[1]) / (after[1] - before[1])
+            return float(np.exp(np.log(before[2]) * (1 - share) + np.log(after[2]) * share))
+    return None
+
+
+def ours(name):
+    command = ["cargo", "bench", "--no-default-features", "--bench", "engine", "--", name]
+    binary = os.environ.get("HNSW_BENCH_BINARY")
+    text = subprocess.run([binary, name] if binary else command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    build = re.search(r"build ([\d.]+) s, ([\d.]+) CPU s", text)
+    rows = re.findall(r"^ *(\d+) +([\d.]+) +(\d+) +[\d.]+ +\d+ +\d+$", text, re.M)
+    return float(build[1]), float(build[2]), [(int(ef), float(recall), float(speed)) for ef, recall, speed in rows]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("sets", nargs="+")
+    parser.add_argument("--engines", default="ours,hnswlib,faiss,usearch")
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    args = parser.parse_args()
+    others = {"hnswlib": hnswlib_index, "faiss": faiss_index, "usearch": usearch_index}
+    for name in args.sets:
+        base, queries, metric = load(name)
+        expected = truth(base, queries, metric) if args.engines != "ours" else None
+        print(f"\n{name}: n {len(base)}, dim {base.shape[1]}, {metric}, m {M}, ef_construction {EF_CONSTRUCTION}, k {K}, "
+              f"build on {args.threads} threads\n")
+        print("| engine | build s | CPU s | q/s at 0.95 | q/s at 0.99 |\n|---|---|---|---|---|")
+        for engine in args.engines.split(","):
+            if engine == "ours":
+                wall, cpu, points = ours(name)
+            else:
+                begin, cpu = time.time(), time.process_time()
+                search = others[engine](base, metric, args.threads)
+                wall, cpu = time.time() - begin, time.process_time() - cpu
+                points = curve(search, queries, expected)
+            show = lambda speed: "not reached" if speed is None else f"{speed:,.0f}"
+            print(f"| {engine} | {wall:.1f} | {cpu:.1f} | {show(at(points, 0.95))} | {show(at(points, 0.99))} |", flush=True)
+            path = DATA / f"{name}.{engine}.curve.json"
+            path.write_text(json.dumps({"engine": engine, "build": wall, "cpu": cpu, "points": points}))
+
+
+if __name__ == "__main__":
+    main()

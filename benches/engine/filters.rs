@@ -1,0 +1,136 @@
+//! Filtered search: time and recall over the share of rows that is allowed.
+
+use std::hint::black_box;
+use std::time::{Duration, Instant};
+
+use datafusion_hnsw::hnsw::{FilterWay, RowSet, SearchOptions};
+use datafusion_hnsw::id::RowId;
+use datafusion_hnsw::loader::MappedIndex;
+
+use crate::data::Set;
+use crate::measure::{K, cpu_time};
+
+const SHARES: [f64; 10] = [0.5, 0.2, 0.1, 0.05, 0.03, 0.02, 0.01, 0.005, 0.002, 0.001];
+const QUERIES: usize = 60;
+
+/// Prints a table for filters that have nothing to do with the query, that keep what is near it, and
+/// that keep what is far from it.
+pub(crate) fn run(set: &Set, index: &MappedIndex, ef: usize) {
+    let rows = set.rows() as u64;
+    let queries: Vec<&[f32]> = set.queries.chunks_exact(set.dim).collect();
+    // All rows, nearest to the first query first; and the queries in the same way.
+    let by_distance = index.search(queries[0], &SearchOptions::new(set.rows()).ef(usize::MAX));
+    let by_distance: Vec<RowId> = by_distance
+        .expect("a proper query")
+        .hits
+        .iter()
+        .map(|hit| hit.row)
+        .collect();
+    let mut others = queries[1..].to_vec();
+    let gap = |a: &[f32]| {
+        a.iter()
+            .zip(queries[0])
+            .map(|(a, b)| (a - b) * (a - b))
+            .sum::<f32>()
+    };
+    others.sort_by(|a, b| gap(a).total_cmp(&gap(b)));
+    let near = &others[..QUERIES.min(others.len())];
+    let far = &others[others.len().saturating_sub(QUERIES)..];
+    let spread: Vec<&[f32]> = queries
+        .iter()
+        .step_by(queries.len().div_ceil(QUERIES))
+        .copied()
+        .collect();
+
+    let unfiltered = time(&spread, index, &SearchOptions::new(K).ef(ef)).0;
+    println!(
+        "filtered search, ef {ef}; unfiltered {:.1} us",
+        unfiltered.as_secs_f64() * 1e6
+    );
+    println!(
+        "filter          share   exact us  codes us  graph us  recall   auto us  recall   takes   / unfiltered"
+    );
+    for (name, queries) in [
+        ("independent", &spread[..]),
+        ("correlated", near),
+        ("anti-correlated", far),
+    ] {
+        for share in SHARES {
+            let mut allowed = RowSet::new(rows);
+            let wanted = (rows as f64 * share) as usize;
+            if name == "independent" {
+                let mut state = 1u64;
+                for row in 0..rows {
+                    state = state
+                        .wrapping_mul(6_364_136_223_846_793_005)
+                        .wrapping_add(1_442_695_040_888_963_407);
+                    if ((state >> 33) as f64) < share * (1u64 << 31) as f64 {
+                        allowed.insert(RowId::new(row));
+                    }
+                }
+            } else {
+                by_distance[..wanted.min(by_distance.len())]
+                    .iter()
+                    .for_each(|&row| allowed.insert(row));
+            }
+            let options = SearchOptions::new(K).ef(ef).allowed(&allowed);
+            let (scan, truth, _) = time(queries, index, &options.way(FilterWay::Exact));
+            let (codes, ..) = time(queries, index, &options.way(FilterWay::Codes));
+            let (graph, found, _) = time(queries, index, &options.way(FilterWay::Graph));
+            let (auto, chosen, took) = time(queries, index, &options);
+            let recall = |found: &[Vec<RowId>]| {
+                let hits = found
+                    .iter()
+                    .zip(&truth)
+                    .map(|(f, t)| t.iter().filter(|row| f.contains(row)).count());
+                hits.sum::<usize>() as f64 / truth.iter().map(Vec::len).sum::<usize>() as f64
+            };
+            println!(
+                "{name:15} {share:5.3}  {:8.1}  {:8.1}  {:8.1}  {:.4}  {:8.1}  {:.4}   {}   {:.1}",
+                scan.as_secs_f64() * 1e6,
+                codes.as_secs_f64() * 1e6,
+                graph.as_secs_f64() * 1e6,
+                recall(&found),
+                auto.as_secs_f64() * 1e6,
+                recall(&chosen),
+                took,
+                auto.as_secs_f64() / unfiltered.as_secs_f64()
+            );
+        }
+    }
+}
+
+/// CPU time of a query, the rows found, and how most of them were.
+fn time(
+    queries: &[&[f32]],
+    index: &MappedIndex,
+    options: &SearchOptions<'_>,
+) -> (Duration, Vec<Vec<RowId>>, &'static str) {
+    let search = |query: &[f32]| index.search(query, options).expect("a proper query");
+    let outcomes: Vec<_> = queries.iter().map(|query| search(query)).collect();
+    let walks = outcomes
+        .iter()
+        .filter(|outcome| outcome.stats.nodes_visited > 0)
+        .count();
+    let exact = outcomes.iter().all(|outcome| outcome.stats.exact);
+    let found = outcomes
+        .iter()
+        .map(|outcome| outcome.hits.iter().map(|hit| hit.row).collect())
+        .collect();
+    let (begin, cpu, mut passes) = (Instant::now(), cpu_time(), 0);
+    while begin.elapsed() < Duration::from_millis(150) {
+        queries.iter().for_each(|query| drop(black_box(search(query))));
+        passes += 1;
+    }
+    let spent = cpu_time().saturating_sub(cpu);
+    let took = match (exact, walks * 2 > outcomes.len()) {
+        (true, _) => "exact",
+        (_, true) => "graph",
+        _ => "codes",
+    };
+    (
+        spent / (passes * u32::try_from(queries.len()).expect("few queries")),
+        found,
+        took,
+    )
+}
