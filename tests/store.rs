@@ -21,3 +21,6 @@ mod s3;
 mod sample;
 #[path = "store/server.rs"]
 mod server;
+#[cfg(feature = "datafusion")]
+#[path = "store/sql.rs"]
+mod sql;

@@ -18,7 +18,13 @@ use tokio::net::{TcpListener, TcpStream};
 static PROGRAM: LazyLock<PathBuf> = LazyLock::new(|| {
     let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/s3-server/Cargo.toml");
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("s3-server");
-    let built = Command::new(env!("CARGO"))
+    // The compiler beside the cargo that built this, whatever toolchain a dependency's folder asks for.
+    let compiler = Path::new(env!("CARGO")).with_file_name("rustc");
+    let mut cargo = Command::new(env!("CARGO"));
+    if compiler.exists() {
+        cargo.env("RUSTC", compiler);
+    }
+    let built = cargo
         .args(["build", "--quiet", "--locked", "--manifest-path"])
         .arg(manifest)
         .arg("--target-dir")
