@@ -12,6 +12,7 @@ use std::env;
 use std::fmt::Write as _;
 
 use datafusion::prelude::SessionContext;
+use datafusion_hnsw::HnswSessionExt;
 use futures::StreamExt;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -164,7 +165,7 @@ async fn run_query(
 ) -> Result<(), String> {
     for ctx in [plain, ours] {
         for statement in settings {
-            ctx.sql(statement).await.expect(statement);
+            ctx.hnsw_sql(statement).await.expect(statement);
         }
     }
     let mut expected = answer(plain, &query.for_plain()).await;
@@ -205,7 +206,7 @@ async fn run_query(
 }
 
 async fn set(ctx: &SessionContext, statement: &str) {
-    ctx.sql(statement).await.expect(statement);
+    ctx.hnsw_sql(statement).await.expect(statement);
 }
 
 async fn explain(ctx: &SessionContext, query: &Query) -> String {
