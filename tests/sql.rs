@@ -4,7 +4,13 @@
 mod compare;
 #[path = "sql/equivalence.rs"]
 mod equivalence;
+#[path = "sql/join.rs"]
+mod join;
 #[path = "sql/query.rs"]
 mod query;
+#[path = "sql/shapes.rs"]
+mod shapes;
+#[path = "sql/vectors.rs"]
+mod vectors;
 #[path = "sql/world.rs"]
 mod world;

@@ -6,31 +6,32 @@ use datafusion::arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use datafusion::arrow::datatypes::{DataType, Float64Type};
 use datafusion::arrow::util::display::{ArrayFormatter, FormatOptions};
 use datafusion::prelude::SessionContext;
+use datafusion_hnsw::HnswSessionExt;
 
 use crate::query::Query;
 
 /// The rows of a query, each value as text that differs when a bit differs.
 #[derive(Clone, Debug)]
-pub struct Answer {
-    pub schema: String,
-    pub rows: Vec<Vec<String>>,
+pub(crate) struct Answer {
+    pub(crate) schema: String,
+    pub(crate) rows: Vec<Vec<String>>,
 }
 
 /// Runs the query; the error is its message, also for a panic.
-pub async fn answer(ctx: &SessionContext, query: &Query) -> Result<Answer, String> {
+pub(crate) async fn answer(ctx: &SessionContext, query: &Query) -> Result<Answer, String> {
     let (ctx, query) = (ctx.clone(), query.clone());
     let run = async move {
         for statement in &query.before {
-            ctx.sql(statement).await?.collect().await?;
+            ctx.hnsw_sql(statement).await?.collect().await?;
         }
-        let mut frame = ctx.sql(&query.sql).await?;
+        let mut frame = ctx.hnsw_sql(&query.sql).await?;
         if let Some(parameter) = &query.parameter {
             frame = frame.with_param_values(vec![parameter.clone()])?;
         }
         let schema = frame.schema().as_arrow().clone();
         let batches = frame.collect().await;
         for statement in &query.after {
-            ctx.sql(statement).await?.collect().await?;
+            ctx.hnsw_sql(statement).await?.collect().await?;
         }
         let describe = |schema: &datafusion::arrow::datatypes::Schema| {
             let fields = schema.fields().iter();
@@ -92,7 +93,7 @@ type Ranked = (Vec<String>, Vec<String>);
 ///
 /// `all` is the whole ranking, whose last `keys` columns are its sort keys. Row for row the keys
 /// must be equal, and each row must be one of those that have these keys, none of them twice.
-pub fn ranked(
+pub(crate) fn ranked(
     all: &Answer,
     keys: usize,
     offset: usize,
@@ -167,7 +168,7 @@ fn only_zeros_differ(ranking: &[Ranked], wanted: &[&Ranked], found: &[Vec<String
 }
 
 /// Compares all rows, in order or in any order.
-pub fn same(expected: &Answer, found: &Answer, ordered: bool) -> Result<(), String> {
+pub(crate) fn same(expected: &Answer, found: &Answer, ordered: bool) -> Result<(), String> {
     let (mut expected, mut found) = (expected.rows.clone(), found.rows.clone());
     if !ordered {
         expected.sort();

@@ -8,18 +8,20 @@ use datafusion::common::utils::SingleRowListArrayBuilder;
 use rand::Rng;
 use rand::rngs::StdRng;
 
-use crate::world::{VectorColumn, World};
+use crate::shapes::{by_function, composed, ranked};
+use crate::vectors::VectorColumn;
+use crate::world::World;
 
 /// A query and what its answer is compared with.
 #[derive(Clone, Debug)]
-pub struct Query {
-    pub before: Vec<String>,
-    pub sql: String,
+pub(crate) struct Query {
+    pub(crate) before: Vec<String>,
+    pub(crate) sql: String,
     /// What a session without the extension is asked, where that is not the same.
-    pub plain_sql: Option<String>,
-    pub after: Vec<String>,
-    pub parameter: Option<ScalarValue>,
-    pub expected: Expected,
+    pub(crate) plain_sql: Option<String>,
+    pub(crate) after: Vec<String>,
+    pub(crate) parameter: Option<ScalarValue>,
+    pub(crate) expected: Expected,
 }
 
 /// DataFusion's functions and the names that others give them.
@@ -31,7 +33,7 @@ const OTHER_NAMES: [(&str, &str); 3] = [
 
 /// How the answer must agree with that of DataFusion alone.
 #[derive(Clone, Debug)]
-pub enum Expected {
+pub(crate) enum Expected {
     /// Rows `offset..offset + limit` of a ranking, up to ties; `all` gives the whole of it with its
     /// `keys` sort keys as the last columns.
     Ranked {
@@ -45,7 +47,7 @@ pub enum Expected {
 }
 
 impl Query {
-    pub fn generate(rng: &mut StdRng, world: &World, number: u64) -> Self {
+    pub(crate) fn generate(rng: &mut StdRng, world: &World, number: u64) -> Self {
         let column = &world.columns[usize::from(rng.random_bool(0.25))];
         let vector = QueryVector::generate(rng, column);
         let distance = Distance::generate(rng, column, &vector.text);
@@ -77,7 +79,7 @@ impl Query {
     }
 
     /// A statement as it is.
-    pub fn plain(sql: &str) -> Self {
+    pub(crate) fn plain(sql: &str) -> Self {
         let expected = Expected::Same { ordered: true };
         Self {
             before: vec![],
@@ -90,7 +92,7 @@ impl Query {
     }
 
     /// Another statement in the same surroundings.
-    pub fn with_sql(&self, sql: &str) -> Self {
+    pub(crate) fn with_sql(&self, sql: &str) -> Self {
         let parameter = if sql.contains("$1") {
             self.parameter.clone()
         } else {
@@ -103,14 +105,14 @@ impl Query {
     }
 
     /// What a session without the extension is asked.
-    pub fn for_plain(&self) -> Self {
+    pub(crate) fn for_plain(&self) -> Self {
         Self {
             sql: self.plain_sql.clone().unwrap_or_else(|| self.sql.clone()),
             ..self.clone()
         }
     }
 
-    pub fn describe(&self) -> String {
+    pub(crate) fn describe(&self) -> String {
         let parameter = self
             .parameter
             .as_ref()
@@ -161,7 +163,7 @@ impl QueryVector {
         let kind = if column.is_large() && rng.random_bool(0.8) {
             5
         } else {
-            rng.random_range(0..20)
+            rng.random_range(0..22)
         };
         match kind {
             0..5 => text(literal),
@@ -181,18 +183,24 @@ impl QueryVector {
                 column.name,
                 rng.random_range(0..90)
             )),
-            18..19 => text(format!("arrow_cast({literal}, 'List(Float32)')")),
+            18 => text(format!("arrow_cast({literal}, 'List(Float32)')")),
+            19 => text("CAST(NULL AS DOUBLE[])".to_string()),
+            20 => {
+                let strange = ["'NaN'", "'inf'", "'-inf'", "NULL"][rng.random_range(0..4)];
+                let rest = ", 0.5".repeat(column.dim - 1);
+                text(format!("[CAST({strange} AS DOUBLE){rest}]"))
+            }
             _ => text(format!("make_array({})", literal.trim_matches(['[', ']']))),
         }
     }
 }
 
 /// A distance and an expression around it that keeps or turns its order.
-struct Distance {
+pub(crate) struct Distance {
     /// What the query sorts by.
-    key: String,
+    pub(crate) key: String,
     /// The plain call, for bounds.
-    call: String,
+    pub(crate) call: String,
     /// Whether ascending is nearest first.
     ascending: bool,
 }
@@ -212,14 +220,30 @@ impl Distance {
         } else {
             format!("{function}({vector}, {})", column.name)
         };
-        let (key, turned) = match rng.random_range(0..12) {
-            0 => (format!("-{call}"), true),
-            1 => (format!("1 - {call}"), true),
-            2 => (format!("{call} * 2"), false),
-            3 => (format!("{call} + num"), false),
-            4 => (format!("round({call})"), false),
-            _ => (call.clone(), false),
+        // The last five make equal what is not, or turn some of it to NULL or infinity.
+        let wrappers = [
+            ("-{}", true),
+            ("1 - {}", true),
+            ("{} * 2", false),
+            ("{} / -3", true),
+            ("0.5 + {} / 4 - 1", false),
+            ("{} + num", false),
+            ("abs({})", false),
+            ("coalesce({}, 0)", false),
+            ("CASE WHEN num > 3 THEN {} END", false),
+            ("{} * 0", false),
+            ("round({})", false),
+            ("{} + 1e16", false),
+            ("{} * 1e-320", false),
+            ("{} * 1e300", false),
+            ("CAST({} AS FLOAT)", false),
+        ];
+        let (wrapper, turned) = if rng.random_bool(0.3) {
+            wrappers[rng.random_range(0..wrappers.len())]
+        } else {
+            ("{}", false)
         };
+        let key = wrapper.replace("{}", &call);
         Self {
             key,
             call,
@@ -227,7 +251,7 @@ impl Distance {
         }
     }
 
-    fn order(&self, rng: &mut StdRng) -> String {
+    pub(crate) fn order(&self, rng: &mut StdRng) -> String {
         let ascending = if rng.random_bool(0.85) {
             self.ascending
         } else {
@@ -240,288 +264,5 @@ impl Distance {
         };
         let nulls = ["", "", "", " NULLS FIRST", " NULLS LAST"][rng.random_range(0..5)];
         format!("{direction}{nulls}")
-    }
-}
-
-fn predicate(rng: &mut StdRng, distance: &Distance, depth: usize) -> String {
-    let value = rng.random_range(0..10);
-    if depth > 0 && rng.random_bool(0.3) {
-        let (left, right) = (
-            predicate(rng, distance, depth - 1),
-            predicate(rng, distance, depth - 1),
-        );
-        return match rng.random_range(0..3) {
-            0 => format!("({left} OR {right})"),
-            1 => format!("NOT ({left})"),
-            _ => format!("{left} AND {right}"),
-        };
-    }
-    match rng.random_range(0..17) {
-        0 => format!("num > {value}"),
-        1 => format!("num = {value}"),
-        2 => format!("num BETWEEN {} AND {value}", value / 2),
-        3 => "num IS NULL".to_string(),
-        4 => format!("num IN (1, {value}, NULL)"),
-        5 => "cat LIKE 'b%'".to_string(),
-        6 => "cat = 'a'".to_string(),
-        7 => "flag".to_string(),
-        8 => "flag IS NOT TRUE".to_string(),
-        9 => format!("id % {} = 0", value + 1),
-        10 => format!("id < {}", value * 20),
-        11 => format!("id = {value}"),
-        12 => "v IS NOT NULL".to_string(),
-        13 => format!("{} < {}", distance.call, f64::from(value) / 3.0),
-        14 => format!("{} >= {}", distance.call, f64::from(value) / 4.0 - 0.5),
-        15 => "length(cat) + num > 3".to_string(),
-        _ => "random() < 2.0".to_string(),
-    }
-}
-
-fn where_clause(rng: &mut StdRng, distance: &Distance, likely: f64) -> String {
-    if rng.random_bool(likely) {
-        format!(" WHERE {}", predicate(rng, distance, 2))
-    } else {
-        String::new()
-    }
-}
-
-fn limit(rng: &mut StdRng, rows: usize) -> usize {
-    let some = [
-        0,
-        1,
-        2,
-        3,
-        5,
-        10,
-        10,
-        10,
-        20,
-        rows / 2,
-        rows,
-        rows + 1,
-        1_000_000_000,
-    ];
-    some[rng.random_range(0..some.len())]
-}
-
-/// A query that ends in `ORDER BY ... LIMIT`.
-fn ranked(rng: &mut StdRng, world: &World, distance: &Distance) -> Query {
-    let key = &distance.key;
-    let partition = if world.partitioned { ", p" } else { "" };
-    let (with, source, has_w) = match rng.random_range(0..10) {
-        0 => ("", "t AS x".to_string(), true),
-        1 => ("", "(SELECT * FROM t) AS s".to_string(), true),
-        2 => {
-            let inner = where_clause(rng, distance, 0.7);
-            (
-                "",
-                format!("(SELECT id, num, cat, flag, w, v{partition} FROM t{inner}) AS s"),
-                true,
-            )
-        }
-        3 => ("", "nearby".to_string(), true),
-        4 => ("WITH s AS (SELECT * FROM t) ", "s".to_string(), true),
-        _ => ("", "t".to_string(), true),
-    };
-    debug_assert!(has_w);
-    let projections = [
-        "id".to_string(),
-        format!("id, {key} AS d"),
-        format!("{key} AS d, id"),
-        "*".to_string(),
-        "id, num, cat".to_string(),
-        "v, id".to_string(),
-        format!("id, {key} AS d, v, w"),
-        format!("id, {key}, round({}) AS r", distance.call),
-        format!("cat, id{partition}"),
-    ];
-    let mut projection = &projections[rng.random_range(0..projections.len())];
-    if projection.contains("round(")
-        && ["list_distance", "dot_product"]
-            .iter()
-            .any(|name| key.contains(name))
-    {
-        // The name that DataFusion makes up for these is not kept; see `ArrayLiteralFolder`.
-        projection = &projections[1];
-    }
-    let first = match projection.split_once(" AS d") {
-        Some(_) if rng.random_bool(0.4) => "d".to_string(),
-        Some((before, _)) if rng.random_bool(0.3) => {
-            (if before.starts_with("id, ") { "2" } else { "1" }).to_string()
-        }
-        _ => key.clone(),
-    };
-    let mut order = vec![format!("{first}{}", distance.order(rng))];
-    let mut keys = vec![key.clone()];
-    let further: &[&str] = match rng.random_range(0..10) {
-        0 | 1 => &["id"],
-        2 => &["num", "id DESC"],
-        3 => &["cat DESC NULLS LAST"],
-        4 => &["num"],
-        _ => &[],
-    };
-    for more in further {
-        order.push((*more).to_string());
-        keys.push(more.split(' ').next().expect("a name").to_string());
-    }
-    if rng.random_bool(0.05) {
-        order.insert(0, "cat".to_string());
-        keys.insert(0, "cat".to_string());
-    }
-    let filter = where_clause(rng, distance, 0.5);
-    let limit = rng.random_bool(0.97).then(|| limit(rng, world.rows));
-    let offset = if rng.random_bool(0.25) {
-        [1, 3, 10, world.rows][rng.random_range(0..4)]
-    } else {
-        0
-    };
-    let mut cut = match limit {
-        Some(limit) if rng.random_bool(0.1) && offset == 0 => format!(" FETCH FIRST {limit} ROWS ONLY"),
-        Some(limit) => format!(" LIMIT {limit}"),
-        None => String::new(),
-    };
-    if offset > 0 {
-        cut += &format!(" OFFSET {offset}");
-    }
-    let order = order.join(", ");
-    let numbered = keys
-        .iter()
-        .enumerate()
-        .map(|(number, key)| format!(", {key} AS key_{number}"));
-    let numbered: String = numbered.collect();
-    let sql = format!("{with}SELECT {projection} FROM {source}{filter} ORDER BY {order}{cut}");
-    let all = format!("{with}SELECT {projection}{numbered} FROM {source}{filter} ORDER BY {order}");
-    let expected = Expected::Ranked {
-        all,
-        keys: keys.len(),
-        offset,
-        limit,
-    };
-    Query {
-        expected,
-        ..Query::plain(&sql)
-    }
-}
-
-/// The same question as a table function, which gives all columns and the distance.
-fn by_function(rng: &mut StdRng, world: &World, column: &VectorColumn) -> Query {
-    let numbers: Vec<_> = column
-        .vector(rng)
-        .iter()
-        .map(|number| format!("{number:?}"))
-        .collect();
-    let (name, vector) = (column.name, format!("[{}]", numbers.join(", ")));
-    let (metric, distance) = [
-        ("l2", format!("array_distance({name}, {vector})")),
-        ("cosine", format!("cosine_distance({name}, {vector})")),
-        ("ip", format!("-inner_product({name}, {vector})")),
-    ][rng.random_range(0..3)]
-    .clone();
-    let limit = limit(rng, world.rows);
-    let columns = ["*", "id, _distance", "_distance, cat, id"][rng.random_range(0..3)];
-    let source = format!("(SELECT *, {distance} AS _distance FROM t)");
-    let plain = format!("SELECT {columns} FROM {source} ORDER BY _distance LIMIT {limit}");
-    let all = format!("SELECT {columns}, _distance AS key_0 FROM {source} ORDER BY _distance");
-    let sql =
-        format!("SELECT {columns} FROM vector_search('t', '{name}', {vector}, {limit}, 'metric={metric}')");
-    Query {
-        plain_sql: Some(plain),
-        expected: Expected::Ranked {
-            all,
-            keys: 1,
-            offset: 0,
-            limit: Some(limit),
-        },
-        ..Query::plain(&sql)
-    }
-}
-
-/// A query around one or two of them; ties are broken, so that the answer is one.
-fn composed(rng: &mut StdRng, world: &World, column: &VectorColumn, distance: &Distance) -> Query {
-    let key = &distance.key;
-    let order = distance.order(rng);
-    let filter = where_clause(rng, distance, 0.4);
-    let k = limit(rng, world.rows);
-    let top = format!("SELECT id, num, cat, {key} AS d FROM t{filter} ORDER BY d{order}, id LIMIT {k}");
-    let name = column.name;
-    let (ordered, sql) = match rng.random_range(0..17) {
-        0 => (
-            true,
-            format!("SELECT count(*), sum(id), min(d), max(d) FROM ({top})"),
-        ),
-        1 => {
-            let other =
-                format!("SELECT id, num, cat, {key} AS d FROM t WHERE num < 5 ORDER BY 4{order}, id LIMIT 3");
-            (false, format!("({top}) UNION ALL ({other})"))
-        }
-        2 => (
-            false,
-            format!("SELECT s.id, s.d, u.label FROM ({top}) AS s JOIN u ON s.num = u.num"),
-        ),
-        3 => (
-            false,
-            format!("SELECT id FROM t WHERE id IN (SELECT id FROM ({top}))"),
-        ),
-        4 => (
-            false,
-            format!("SELECT id, {name} FROM t WHERE id NOT IN (SELECT id FROM ({top}))"),
-        ),
-        5 => (
-            false,
-            format!("WITH s AS ({top}) SELECT a.id, b.id, a.d FROM s AS a JOIN s AS b ON a.num = b.num"),
-        ),
-        6 => (true, format!("SELECT * FROM ({top}) ORDER BY d DESC, id LIMIT 3")),
-        7 => (
-            true,
-            format!("SELECT * FROM ({top}) ORDER BY id LIMIT 5 OFFSET 1"),
-        ),
-        8 => (
-            true,
-            format!(
-                "SELECT id, row_number() OVER (ORDER BY {key}{order}, id) AS r FROM t{filter} ORDER BY r LIMIT {k}"
-            ),
-        ),
-        9 => (false, format!("SELECT DISTINCT cat FROM ({top})")),
-        10 => (
-            true,
-            format!(
-                "SELECT cat, min({key}) AS m, count(*) FROM t{filter} GROUP BY cat ORDER BY m, cat LIMIT {k}"
-            ),
-        ),
-        11 => (
-            false,
-            format!("SELECT u.num, label, (SELECT min(id) FROM ({top})) AS least FROM u"),
-        ),
-        12 => (
-            true,
-            format!(
-                "SELECT t.id, u.label, {key} AS d FROM t LEFT JOIN u ON t.num = u.num
-                 ORDER BY d{order}, t.id, u.label LIMIT {k}"
-            )
-            .replace(" + num", " + t.num"),
-        ),
-        13 => (
-            false,
-            format!("SELECT id, d FROM ({top}) WHERE num > 3 OR cat IS NULL"),
-        ),
-        14 => (
-            true,
-            format!("SELECT * FROM ({top}) AS s ORDER BY d{order}, id LIMIT 4"),
-        ),
-        15 => (
-            false,
-            format!("SELECT label FROM u WHERE EXISTS (SELECT 1 FROM ({top}) AS s WHERE s.num = u.num)"),
-        ),
-        _ => (
-            true,
-            format!(
-                "SELECT id, {key} AS d, array_length({name}) AS n FROM t{filter}
-                 ORDER BY d{order}, array_length({name}), id LIMIT {k}"
-            ),
-        ),
-    };
-    Query {
-        expected: Expected::Same { ordered },
-        ..Query::plain(&sql)
     }
 }

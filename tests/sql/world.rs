@@ -4,68 +4,33 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use datafusion::arrow::array::{
-    ArrayRef, BooleanArray, FixedSizeListArray, Float64Array, Int32Array, Int64Array, LargeListArray,
-    ListArray, RecordBatch, StringArray,
-};
-use datafusion::arrow::buffer::{NullBuffer, OffsetBuffer};
-use datafusion::arrow::compute::cast;
-use datafusion::arrow::datatypes::{DataType, Field};
+use datafusion::arrow::array::{ArrayRef, BooleanArray, Int32Array, Int64Array, RecordBatch, StringArray};
 use datafusion::parquet::arrow::ArrowWriter;
 use datafusion::parquet::file::properties::WriterProperties;
 use datafusion::prelude::SessionContext;
+use datafusion_hnsw::HnswSessionExt;
 use rand::Rng;
 use rand::rngs::StdRng;
 use tempfile::TempDir;
 
-/// A vector column: its type, and how wild its values are.
-#[derive(Clone, Debug)]
-pub struct VectorColumn {
-    pub name: &'static str,
-    pub dim: usize,
-    pub item: DataType,
-    list: ListKind,
-    values: Values,
-    null_vectors: f64,
-    null_items: f64,
-    zeros: f64,
-    not_finite: f64,
-    huge: f64,
-}
-
-#[derive(Clone, Copy, Debug)]
-enum ListKind {
-    Fixed,
-    List,
-    Large,
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Values {
-    /// Small integers: equal vectors and equal distances everywhere.
-    Grid,
-    /// Anything between -1 and 1.
-    Smooth,
-    /// So near each other that only 64 bits tell them apart.
-    Close,
-}
+use crate::vectors::{VectorColumn, vector_column};
 
 /// Tables `t` (vectors), `u` (something to join) and view `nearby` over files of their own.
-pub struct World {
+pub(crate) struct World {
     _directory: TempDir,
     root: PathBuf,
-    pub description: String,
-    pub columns: Vec<VectorColumn>,
-    pub rows: usize,
-    pub partitioned: bool,
+    pub(crate) description: String,
+    pub(crate) columns: Vec<VectorColumn>,
+    pub(crate) rows: usize,
+    pub(crate) partitioned: bool,
     /// Whether at least one file has an index.
-    pub indexed: bool,
+    pub(crate) indexed: bool,
     /// What went wrong while the indexes were made.
-    pub trouble: Option<String>,
+    pub(crate) trouble: Option<String>,
 }
 
 impl World {
-    pub async fn generate(rng: &mut StdRng) -> Self {
+    pub(crate) async fn generate(rng: &mut StdRng) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let root = directory.path().to_path_buf();
         let columns = vec![vector_column(rng, "v"), vector_column(rng, "w")];
@@ -94,14 +59,14 @@ impl World {
     }
 
     /// A session that has never heard of us.
-    pub async fn plain(&self) -> SessionContext {
+    pub(crate) async fn plain(&self) -> SessionContext {
         let ctx = SessionContext::new();
         self.create_tables(&ctx).await;
         ctx
     }
 
     /// A session with the extension.
-    pub async fn ours(&self) -> SessionContext {
+    pub(crate) async fn ours(&self) -> SessionContext {
         let ctx = SessionContext::new();
         datafusion_hnsw::register(&ctx).expect("the extension registers");
         self.create_tables(&ctx).await;
@@ -124,7 +89,7 @@ impl World {
                 .to_string(),
             "CREATE VIEW nearby AS SELECT id, num, cat, flag, v, w FROM t WHERE num IS NOT NULL".to_string(),
         ] {
-            ctx.sql(&sql).await.expect(&sql).collect().await.expect(&sql);
+            ctx.hnsw_sql(&sql).await.expect(&sql).collect().await.expect(&sql);
         }
     }
 
@@ -171,6 +136,11 @@ impl World {
                 .iter()
                 .map(|column| (column.name, column.array(rng, rows))),
         );
+        // A table's files are of all ages.
+        if first > 0 && rng.random_bool(0.1) {
+            let missing = ["num", "cat", "v", "w"][rng.random_range(0..4)];
+            named.retain(|(name, _)| *name != missing);
+        }
         let batch = RecordBatch::try_from_iter_with_nullable(named.into_iter().map(|(n, a)| (n, a, true)));
         let batch = batch.expect("columns of one length");
         let properties = WriterProperties::builder()
@@ -201,7 +171,7 @@ impl World {
         let ctx = self.ours().await;
         for arguments in statements {
             let sql = format!("SELECT * FROM hnsw_create_index({arguments})");
-            let build = async { ctx.sql(&sql).await?.collect().await };
+            let build = async { ctx.hnsw_sql(&sql).await?.collect().await };
             build
                 .await
                 .map_err(|error| format!("{sql}: {}", error.strip_backtrace()))?;
@@ -262,136 +232,22 @@ fn rows_of(path: &Path) -> usize {
     usize::try_from(reader.metadata().file_metadata().num_rows()).expect("few rows")
 }
 
+/// The indexes of a file, wherever below its folder they are.
 fn sidecars_of(path: &Path) -> Vec<PathBuf> {
     let name = path.file_name().expect("a name").to_string_lossy().into_owned();
-    let folder = fs::read_dir(path.parent().expect("a folder")).expect("listed");
-    let mut beside: Vec<_> = folder
-        .map(|entry| entry.expect("an entry").path())
-        .filter(|path| {
-            let file = path.file_name().expect("a name").to_string_lossy();
-            file.starts_with(&format!("{name}.")) && file.ends_with(".hnsw")
-        })
-        .collect();
-    beside.sort();
-    beside
-}
-
-fn vector_column(rng: &mut StdRng, name: &'static str) -> VectorColumn {
-    let sometimes =
-        |rng: &mut StdRng, likely: f64, share: f64| if rng.random_bool(likely) { share } else { 0.0 };
-    VectorColumn {
-        name,
-        dim: [1, 2, 3, 8, 33][rng.random_range(0..5)],
-        item: [
-            DataType::Float32,
-            DataType::Float32,
-            DataType::Float64,
-            DataType::Float16,
-        ][rng.random_range(0..4)]
-        .clone(),
-        list: [ListKind::Fixed, ListKind::Fixed, ListKind::List, ListKind::Large][rng.random_range(0..4)],
-        values: [Values::Grid, Values::Smooth, Values::Smooth, Values::Close][rng.random_range(0..4)],
-        null_vectors: sometimes(rng, 0.5, 0.15),
-        null_items: sometimes(rng, 0.3, 0.02),
-        zeros: sometimes(rng, 0.4, 0.1),
-        not_finite: sometimes(rng, 0.2, 0.05),
-        huge: sometimes(rng, 0.2, 0.1),
-    }
-}
-
-impl VectorColumn {
-    /// One vector as its type can hold it (before rounding to it).
-    pub fn vector(&self, rng: &mut StdRng) -> Vec<f64> {
-        if rng.random_bool(self.zeros) {
-            return vec![if rng.random_bool(0.8) { 0.0 } else { -0.0 }; self.dim];
-        }
-        let scale = if rng.random_bool(self.huge) {
-            let extremes: &[f64] = match self.item {
-                DataType::Float16 => &[6e4, 6e-8, 1e-5],
-                DataType::Float32 => &[1e38, 1e20, 1e-20, 1e-38, 1e-45],
-                _ => &[1e300, 1e160, 1e39, 1e20, 1e-20, 1e-160, 1e-300],
-            };
-            extremes[rng.random_range(0..extremes.len())]
-        } else {
-            1.0
-        };
-        (0..self.dim)
-            .map(|_| {
-                let value = match self.values {
-                    Values::Grid => f64::from(rng.random_range(-2..=2)),
-                    Values::Smooth => rng.random_range(-1.0..1.0),
-                    Values::Close => 0.75 + rng.random_range(0.0..1e-7),
-                };
-                value * scale
-            })
-            .collect()
-    }
-
-    fn array(&self, rng: &mut StdRng, rows: usize) -> ArrayRef {
-        let mut items: Vec<Option<f64>> = Vec::new();
-        let mut offsets = vec![0];
-        let mut valid = Vec::new();
-        for _ in 0..rows {
-            let null = rng.random_bool(self.null_vectors);
-            valid.push(!null);
-            if !(null && !matches!(self.list, ListKind::Fixed)) {
-                let mut vector: Vec<_> = self.vector(rng).into_iter().map(Some).collect();
-                if self.not_finite > 0.0 && rng.random_bool(self.not_finite) {
-                    let strange = [f64::NAN, f64::INFINITY, f64::NEG_INFINITY][rng.random_range(0..3)];
-                    vector[rng.random_range(0..self.dim)] = Some(strange);
-                }
-                for item in &mut vector {
-                    if rng.random_bool(self.null_items) {
-                        *item = None;
-                    }
-                }
-                items.extend(vector);
-            }
-            offsets.push(items.len());
-        }
-        let items: ArrayRef = Arc::new(Float64Array::from(items));
-        let items = cast(&items, &self.item).expect("floats become floats");
-        let field = Arc::new(Field::new("item", self.item.clone(), true));
-        let nulls = Some(NullBuffer::from(valid));
-        match self.list {
-            ListKind::Fixed => {
-                let dim = i32::try_from(self.dim).expect("few dimensions");
-                Arc::new(FixedSizeListArray::new(field, dim, items, nulls))
-            }
-            ListKind::List => {
-                let offsets = offsets
-                    .iter()
-                    .map(|&o| i32::try_from(o).expect("few items"))
-                    .collect();
-                Arc::new(ListArray::new(field, OffsetBuffer::new(offsets), items, nulls))
-            }
-            ListKind::Large => {
-                let offsets = offsets
-                    .iter()
-                    .map(|&o| i64::try_from(o).expect("few items"))
-                    .collect();
-                Arc::new(LargeListArray::new(
-                    field,
-                    OffsetBuffer::new(offsets),
-                    items,
-                    nulls,
-                ))
+    let mut folders = vec![path.parent().expect("a folder").to_path_buf()];
+    let mut found = vec![];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).expect("listed") {
+            let path = entry.expect("an entry").path();
+            let file = path.file_name().expect("a name").to_string_lossy().into_owned();
+            if path.is_dir() {
+                folders.push(path);
+            } else if file.starts_with(&format!("{name}.")) && file.ends_with(".hnsw") {
+                found.push(path);
             }
         }
     }
-
-    pub fn is_large(&self) -> bool {
-        matches!(self.list, ListKind::Large)
-    }
-
-    pub fn data_type(&self) -> DataType {
-        let field = Arc::new(Field::new("item", self.item.clone(), true));
-        match self.list {
-            ListKind::Fixed => {
-                DataType::FixedSizeList(field, i32::try_from(self.dim).expect("few dimensions"))
-            }
-            ListKind::List => DataType::List(field),
-            ListKind::Large => DataType::LargeList(field),
-        }
-    }
+    found.sort();
+    found
 }
