@@ -74,7 +74,7 @@ fn the_quickstart_finds_what_is_similar_and_shows_how() {
     }
     assert!(
         dir.path()
-            .join("examples/data/packages.parquet.embedding.cosine.hnsw")
+            .join("examples/data/_hnsw/packages.parquet.embedding.cosine.hnsw")
             .is_file()
     );
 
@@ -100,6 +100,56 @@ fn rows_are_printed_in_the_format_asked_for() {
     );
     let (_, out, _) = run(&dir, &["-q", "--format", "nd-json", "-c", "SELECT 1 AS a"]);
     assert_eq!(out, "{\"a\":1}\n");
+}
+
+#[test]
+fn statements_end_at_semicolons_outside_of_strings_and_comments() {
+    let dir = workplace();
+    let script = "-- a; b\n\nSELECT 'x;y' AS a ;\n;;\nSELECT 'zürich' /* ; */ AS b;\r\nSELECT \"c;d\" FROM (SELECT 1 AS \"c;d\")\n-- end";
+    fs::write(dir.path().join("script.sql"), script).expect("written");
+    let (ok, out, err) = run(&dir, &["-q", "--format", "csv", "-f", "script.sql"]);
+    assert!(ok, "{err}");
+    assert_eq!(out, "a\nx;y\nb\nzürich\nc;d\n1\n");
+
+    let (ok, out, err) = run(&dir, &["-q", "-c", "SELECT 1; SELECT 'x"]);
+    assert!(!ok && out.is_empty() && err.contains("string"), "{out}\n{err}");
+}
+
+#[test]
+fn arguments_that_make_no_sense_are_refused() {
+    let dir = workplace();
+    for wrong in [
+        ["-m", "10x"],
+        ["-m", "0"],
+        ["-d", ""],
+        ["-b", "0"],
+        ["--format", "xml"],
+        ["-c", " "],
+    ] {
+        let (ok, out, err) = run(&dir, &wrong);
+        assert!(
+            !ok && out.is_empty() && err.contains(wrong[0]),
+            "{wrong:?}: {out}\n{err}"
+        );
+    }
+    let (ok, out, _) = run(
+        &dir,
+        &[
+            "-q",
+            "-m",
+            "512m",
+            "-d",
+            "10GB",
+            "-b",
+            "16",
+            "--format",
+            "csv",
+            "-c",
+            "SELECT 1 AS a",
+        ],
+    );
+    assert!(ok);
+    assert_eq!(out, "a\n1\n");
 }
 
 #[test]
@@ -191,8 +241,10 @@ fn an_index_is_built_without_sql() {
 }
 
 fn sidecars(dir: &TempDir) -> Vec<String> {
-    fs::read_dir(dir.path().join("examples/data"))
-        .expect("the directory is there")
+    let Ok(entries) = fs::read_dir(dir.path().join("examples/data/_hnsw")) else {
+        return vec![];
+    };
+    entries
         .map(|entry| {
             entry
                 .expect("an entry can be read")
@@ -200,6 +252,6 @@ fn sidecars(dir: &TempDir) -> Vec<String> {
                 .display()
                 .to_string()
         })
-        .filter(|name| name.contains("hnsw"))
+        .filter(|name| name.ends_with(".hnsw"))
         .collect()
 }

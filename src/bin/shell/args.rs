@@ -153,24 +153,3 @@ pub(crate) fn parse_size(text: &str) -> Result<usize, String> {
         .filter(|&bytes| bytes > 0)
         .ok_or_else(|| format!("'{text}' is not a size; write a number with k, m, g or t, such as 512m"))
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sizes_are_read_with_their_units() {
-        assert_eq!(parse_size("4096"), Ok(4096));
-        assert_eq!(parse_size("512m"), Ok(512 << 20));
-        assert_eq!(parse_size("10GB"), Ok(10 << 30));
-        for wrong in ["", "0", "m", "10x", "-1", "99999999999999999999t"] {
-            assert!(parse_size(wrong).is_err(), "{wrong:?} should be refused");
-        }
-    }
-
-    #[test]
-    fn the_command_line_is_consistent() {
-        use clap::CommandFactory as _;
-        Args::command().debug_assert();
-    }
-}
