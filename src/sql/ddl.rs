@@ -207,13 +207,13 @@ impl Command for DropIndexCommand {
         let tables = match &self.table {
             Some(table) => {
                 let reference = TableReference::from(table.as_str());
-                vec![parquet_table(state, &reference).await?]
+                vec![(table.clone(), parquet_table(state, &reference).await?)]
             }
             None => all_parquet_tables(state).await?,
         };
         let shared = Shared::of(state)?;
         let mut dropped = 0_u64;
-        for provider in tables {
+        for (_, provider) in tables {
             let locations = locations(state, &provider).await?;
             for entry in shared.sidecars.list(&locations).await.map_err(external)? {
                 let (Some(place), Ok(sidecar)) = (entry.location, &entry.opened) else {

@@ -10,7 +10,9 @@ use datafusion::prelude::SessionContext;
 
 use super::command::CommandTable;
 use super::ddl::{CreateIndexCommand, DropIndexCommand};
+use super::inspect::{IndexesCommand, VerifyCommand};
 use super::option_list::{Key, OptionList};
+use super::refresh::RefreshCommand;
 use super::statement::WITH_OPTIONS;
 use super::vector_join::VectorJoin;
 use super::vector_search::VectorSearch;
@@ -19,6 +21,9 @@ use super::vector_search::VectorSearch;
 pub(crate) fn register(ctx: &SessionContext) {
     ctx.register_udtf("hnsw_create_index", Arc::new(CreateIndexFunction));
     ctx.register_udtf("hnsw_drop_index", Arc::new(DropIndexFunction));
+    ctx.register_udtf("hnsw_indexes", Arc::new(IndexesFunction));
+    ctx.register_udtf("hnsw_verify", Arc::new(VerifyFunction));
+    ctx.register_udtf("hnsw_refresh", Arc::new(RefreshFunction));
     ctx.register_udtf("vector_search", Arc::new(VectorSearch));
     ctx.register_udtf("vector_join", Arc::new(VectorJoin));
 }
@@ -78,6 +83,48 @@ impl TableFunctionImpl for DropIndexFunction {
             table,
             if_exists,
         })))
+    }
+}
+
+/// `hnsw_indexes()`.
+#[derive(Debug)]
+struct IndexesFunction;
+
+impl TableFunctionImpl for IndexesFunction {
+    fn call_with_args(&self, args: TableFunctionArgs<'_, '_>) -> Result<Arc<dyn TableProvider>> {
+        if !args.exprs().is_empty() {
+            return plan_err!("hnsw_indexes takes no arguments; filter its rows with WHERE");
+        }
+        Ok(Arc::new(CommandTable::new(IndexesCommand)))
+    }
+}
+
+/// `hnsw_verify('table')`.
+#[derive(Debug)]
+struct VerifyFunction;
+
+impl TableFunctionImpl for VerifyFunction {
+    fn call_with_args(&self, args: TableFunctionArgs<'_, '_>) -> Result<Arc<dyn TableProvider>> {
+        let table = one_table(args.exprs(), "hnsw_verify")?;
+        Ok(Arc::new(CommandTable::new(VerifyCommand { table })))
+    }
+}
+
+/// `hnsw_refresh('table')`.
+#[derive(Debug)]
+struct RefreshFunction;
+
+impl TableFunctionImpl for RefreshFunction {
+    fn call_with_args(&self, args: TableFunctionArgs<'_, '_>) -> Result<Arc<dyn TableProvider>> {
+        let table = one_table(args.exprs(), "hnsw_refresh")?;
+        Ok(Arc::new(CommandTable::new(RefreshCommand { table })))
+    }
+}
+
+fn one_table(exprs: &[Expr], function: &str) -> Result<String> {
+    match exprs {
+        [table] => text(table, function, "table"),
+        _ => plan_err!("{function} takes a table: {function}('t')"),
     }
 }
 

@@ -11,9 +11,11 @@ mod fetch;
 mod files;
 mod functions;
 mod index_builder;
+mod inspect;
 mod knn;
 mod metrics;
 mod options;
+mod refresh;
 mod refusal;
 mod refused;
 mod rule;
@@ -71,9 +73,7 @@ pub fn register(ctx: &SessionContext) -> Result<()> {
     ctx.add_analyzer_rule(Arc::new(analyzer::CreateIndexRule));
     ctx.add_optimizer_rule(Arc::new(rule::KnnRule::new(shared)));
     functions::register(ctx);
-    session::rebuild(ctx, |state| {
-        state.with_physical_optimizer_rule(Arc::new(session::OnePartition))
-    });
+    session::keep_in_one_partition(ctx);
     aliases::register(ctx);
     fold::register(ctx, fold::ArrayLiteralFolder::default());
     Ok(())

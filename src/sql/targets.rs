@@ -76,16 +76,26 @@ pub(crate) async fn target(
             field.data_type()
         );
     }
-    let plan = provider.scan(state, Some(&vec![index]), &[], None).await?;
+    let (files, table_files) = files(state, provider, &[index]).await?;
+    Ok(Target {
+        files,
+        table: table_files,
+        column: index,
+    })
+}
+
+/// The files of a table in the order of their paths, and its scan of these columns taken apart.
+pub(crate) async fn files(
+    state: &SessionState,
+    provider: &Arc<dyn TableProvider>,
+    columns: &[usize],
+) -> Result<(Vec<FileToIndex>, Option<TableFiles>)> {
+    let plan = provider.scan(state, Some(&columns.to_vec()), &[], None).await?;
     if plan.is::<EmptyExec>() {
-        return Ok(Target {
-            files: vec![],
-            table: None,
-            column: index,
-        });
+        return Ok((vec![], None));
     }
     let Some(files) = TableFiles::of(&plan) else {
-        return plan_err!("{table} is not read as whole Parquet files, so row numbers would mean nothing");
+        return plan_err!("the table is not read as whole Parquet files, so row numbers would mean nothing");
     };
     let shared = Shared::of(state)?;
     let options = HnswOptions::of(state.config_options());
@@ -117,11 +127,7 @@ pub(crate) async fn target(
         });
     }
     found.sort_by(|a, b| a.source.meta.location.cmp(&b.source.meta.location));
-    Ok(Target {
-        files: found,
-        table: Some(files),
-        column: index,
-    })
+    Ok((found, Some(files)))
 }
 
 /// Where the sidecars of all files of a table are.
@@ -148,14 +154,17 @@ pub(crate) async fn locations(
         .collect())
 }
 
-/// Every Parquet table of the session's default schema.
-pub(crate) async fn all_parquet_tables(state: &SessionState) -> Result<Vec<Arc<dyn TableProvider>>> {
+/// Every Parquet table of the session's default schema, with its name.
+pub(crate) async fn all_parquet_tables(
+    state: &SessionState,
+) -> Result<Vec<(String, Arc<dyn TableProvider>)>> {
     let schema = state.schema_for_ref(TableReference::bare("any"))?;
     let mut tables = vec![];
     for name in schema.table_names() {
-        if let Ok(provider) = parquet_table(state, &TableReference::bare(name)).await {
-            tables.push(provider);
+        if let Ok(provider) = parquet_table(state, &TableReference::bare(name.as_str())).await {
+            tables.push((name, provider));
         }
     }
+    tables.sort_by(|a, b| a.0.cmp(&b.0));
     Ok(tables)
 }
