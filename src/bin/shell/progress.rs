@@ -10,7 +10,7 @@ use std::time::Duration;
 use datafusion::error::Result;
 use datafusion::prelude::SessionContext;
 use datafusion_hnsw::{IndexPhase, IndexProgress, on_index_progress};
-use indicatif::{HumanCount, HumanDuration, ProgressBar, ProgressState, ProgressStyle};
+use indicatif::{HumanDuration, HumanFloatCount, ProgressBar, ProgressState, ProgressStyle};
 
 const STYLE: &str = "{msg} [{bar:30}] {human_pos}/{human_len} rows{pace}";
 
@@ -124,5 +124,9 @@ fn pace(done: u64, total: u64, elapsed: Duration) -> String {
     }
     let rate = done as f64 / elapsed.as_secs_f64().max(1e-3);
     let left = Duration::from_secs_f64((total.saturating_sub(done) as f64 / rate).ceil());
-    format!(", {}/s, {} left", HumanCount(rate as u64), HumanDuration(left))
+    format!(
+        ", {}/s, {} left",
+        HumanFloatCount(rate.round()),
+        HumanDuration(left)
+    )
 }
