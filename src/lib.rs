@@ -26,3 +26,8 @@ pub use sql::{
     HnswOptions, HnswSessionExt, IndexBuilder, IndexSummary, KnnOptions, Mode, Refusal, VectorTable,
     on_index_progress, register,
 };
+
+/// The example of the README, compiled and run as a test.
+#[cfg(all(doctest, feature = "datafusion"))]
+#[doc = include_str!("../README.md")]
+struct Readme;

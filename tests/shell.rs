@@ -226,6 +226,13 @@ fn an_index_is_built_without_sql() {
     assert!(ok, "{out}\n{err}");
     assert_eq!(sidecars(&dir), ["packages.parquet.embedding.l2.hnsw"]);
 
+    // Again it is an error, unless an index that fits is welcome.
+    let (ok, _, err) = run(&dir, &arguments);
+    assert!(!ok);
+    assert!(err.contains("already"), "{err}");
+    let (ok, out, err) = run(&dir, &[&arguments[..], &["--if-not-exists"]].concat());
+    assert!(ok, "{out}\n{err}");
+
     let (ok, _, err) = run(
         &dir,
         &[

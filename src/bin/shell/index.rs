@@ -38,7 +38,7 @@ pub(crate) struct Build {
     #[arg(long)]
     seed: Option<u64>,
 
-    /// Write the sidecars here instead of beside the files
+    /// Write the sidecars here instead of into `_hnsw` beside the files
     #[arg(long)]
     sidecar_dir: Option<PathBuf>,
 
@@ -50,46 +50,50 @@ pub(crate) struct Build {
 /// Runs an `index` command.
 pub(crate) async fn run(session: &Session, command: IndexCommand) -> anyhow::Result<()> {
     let IndexCommand::Build(build) = command;
-    let table = "indexed_files";
     if let Some(directory) = &build.sidecar_dir {
         let directory = directory.to_str().context("--sidecar-dir is not valid UTF-8")?;
-        session
-            .run(&format!("SET hnsw.sidecar_dir = {}", quoted(directory)))
-            .await?;
+        let set = format!("SET hnsw.sidecar_dir = {}", quoted(directory));
+        session.ctx.sql(&set).await?;
     }
-    session
-        .ctx
-        .sql(&format!(
-            "CREATE EXTERNAL TABLE {table} STORED AS PARQUET LOCATION {}",
-            quoted(&build.location)
-        ))
-        .await?;
-    session.run(&build.statement(table)).await?;
+    let table = table_name(&build.location);
+    let location = quoted(&build.location);
+    let create = format!("CREATE EXTERNAL TABLE {table} STORED AS PARQUET LOCATION {location}");
+    session.ctx.sql(&create).await?;
+    session.run(&build.statement(&table)).await?;
     Ok(())
 }
 
 impl Build {
+    /// The table function instead of CREATE INDEX: its name for the index may be left out always.
     fn statement(&self, table: &str) -> String {
         let options: Vec<String> = [
-            self.metric
-                .as_ref()
-                .map(|metric| format!("metric = {}", quoted(metric))),
-            self.m.map(|m| format!("m = {m}")),
-            self.ef_construction.map(|ef| format!("ef_construction = {ef}")),
-            self.seed.map(|seed| format!("seed = {seed}")),
+            self.metric.as_ref().map(|metric| format!("metric={metric}")),
+            self.m.map(|m| format!("m={m}")),
+            self.ef_construction.map(|ef| format!("ef_construction={ef}")),
+            self.seed.map(|seed| format!("seed={seed}")),
+            self.if_not_exists.then(|| "if_not_exists=true".to_owned()),
         ]
         .into_iter()
         .flatten()
         .collect();
-        let with = if options.is_empty() {
-            String::new()
-        } else {
-            format!(" WITH ({})", options.join(", "))
-        };
-        let exists = if self.if_not_exists { "IF NOT EXISTS " } else { "" };
-        let column = self.column.replace('"', "\"\"");
-        format!("CREATE INDEX {exists}ON {table} USING hnsw (\"{column}\"){with}")
+        let (column, options) = (quoted(&self.column), quoted(&options.join(", ")));
+        format!("SELECT * FROM hnsw_create_index('{table}', {column}, {options})")
     }
+}
+
+/// A name for the table of these files, from which the index gets its own: the last part of the location.
+fn table_name(location: &str) -> String {
+    let last = location
+        .trim_end_matches('/')
+        .rsplit('/')
+        .next()
+        .unwrap_or_default();
+    let stem = last.strip_suffix(".parquet").unwrap_or(last).to_ascii_lowercase();
+    let name: String = stem
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() { c } else { '_' })
+        .collect();
+    format!("t_{name}")
 }
 
 fn quoted(text: &str) -> String {

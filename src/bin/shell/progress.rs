@@ -1,16 +1,18 @@
 //! How far the building of an index is, on a terminal; and how Ctrl-C ends it.
 
+use std::fmt;
 use std::io::IsTerminal as _;
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use datafusion::error::Result;
 use datafusion::prelude::SessionContext;
 use datafusion_hnsw::{IndexPhase, IndexProgress, on_index_progress};
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{HumanDuration, HumanFloatCount, ProgressBar, ProgressState, ProgressStyle};
 
-const STYLE: &str = "{msg} [{bar:30}] {human_pos}/{human_len} rows, {per_sec}, {eta} left";
+const STYLE: &str = "{msg} [{bar:30}] {human_pos}/{human_len} rows{pace}";
 
 /// Shows a bar on standard error while an index is built in this session.
 #[derive(Debug)]
@@ -103,9 +105,28 @@ fn bar(at: &IndexProgress) -> ProgressBar {
     };
     let style = ProgressStyle::with_template(STYLE)
         .expect("the template is well-formed")
-        .progress_chars("=> ");
+        .progress_chars("=> ")
+        .with_key("pace", |state: &ProgressState, out: &mut dyn fmt::Write| {
+            // The bar is redrawn at once; there is nobody to tell of a failure.
+            let _ = out.write_str(&pace(state.pos(), state.len().unwrap_or(0), state.elapsed()));
+        });
     ProgressBar::new(at.total)
         .with_style(style)
         .with_message(format!("{doing} {name}{of_files}"))
         .with_position(at.done)
+}
+
+/// The rate since the start and the time left at that rate. Linking begins with a few rows at a time, so nothing is
+/// said before a fiftieth is done.
+fn pace(done: u64, total: u64, elapsed: Duration) -> String {
+    if done == 0 || done.saturating_mul(50) < total {
+        return String::new();
+    }
+    let rate = done as f64 / elapsed.as_secs_f64().max(1e-3);
+    let left = Duration::from_secs_f64((total.saturating_sub(done) as f64 / rate).ceil());
+    format!(
+        ", {}/s, {} left",
+        HumanFloatCount(rate.round()),
+        HumanDuration(left)
+    )
 }
