@@ -1,8 +1,10 @@
 """The same index, built by others: one table beside ours.
 
     pip install -r requirements.txt
-    python prepare.py ../../examples/data/packages.parquet embedding cosine
+    python prepare.py <file>.parquet <column> cosine --name packages
     python compare.py packages synth
+
+`synth`, `synth-ip` and `synth-1m` are generated; run our benchmark once for them, which writes the vectors.
 
 Every engine gets the same vectors, m = 16 (32 at layer 0), ef_construction = 200, k = 10; searches run on one
 thread and are counted per CPU second, so that a busy machine does not matter much. Ours searches the mapped
@@ -118,6 +120,34 @@ def ours(name):
     return float(build[1]), float(build[2]), [(int(ef), float(recall), float(speed)) for ef, recall, speed in rows]
 
 
+COLOURS = {"ours": "#c03", "hnswlib": "#06c", "faiss": "#083", "usearch": "#850"}
+
+
+def plot(name):
+    """Recall against speed for every engine measured so far, as an SVG beside the data."""
+    curves = [json.loads(path.read_text()) for path in sorted(DATA.glob(f"{name}.*.curve.json"))]
+    points = [(recall, speed) for curve in curves for _, recall, speed in curve["points"] if recall >= 0.8]
+    low, high = min(speed for _, speed in points), max(speed for _, speed in points)
+    x = lambda recall: 70 + 500 * (recall - 0.8) / 0.2
+    y = lambda speed: 360 - 320 * float(np.log(speed / low) / np.log(high / low))
+    out = ['<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 720 410" font-family="sans-serif" font-size="12">',
+           '<rect width="720" height="410" fill="white"/>',
+           f'<text x="70" y="22">{name}: queries per CPU second over recall at {K}</text>']
+    for recall in (0.8, 0.85, 0.9, 0.95, 0.99, 1.0):
+        out.append(f'<path d="M{x(recall):.0f} 40V360" stroke="#ddd"/><text x="{x(recall) - 12:.0f}" y="378">{recall}</text>')
+    for speed in (500, 1000, 2000, 5000, 10000, 20000, 50000, 100000):
+        if low <= speed <= high:
+            out.append(f'<path d="M70 {y(speed):.0f}H570" stroke="#ddd"/><text x="20" y="{y(speed) + 4:.0f}">{speed:,}</text>')
+    for place, curve in enumerate(curves):
+        colour = COLOURS.get(curve["engine"], "#555")
+        line = " ".join(f"{x(recall):.1f},{y(speed):.1f}" for _, recall, speed in curve["points"] if recall >= 0.8)
+        out.append(f'<polyline points="{line}" fill="none" stroke="{colour}" stroke-width="2"/>')
+        out.append(f'<text x="590" y="{60 + 20 * place}" fill="{colour}">{curve["engine"]}</text>')
+    path = DATA / f"{name}.svg"
+    path.write_text("\n".join(out + ["</svg>"]))
+    print(f"\ncurves: {path}")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("sets", nargs="+")
@@ -143,6 +173,7 @@ def main():
             print(f"| {engine} | {wall:.1f} | {cpu:.1f} | {show(at(points, 0.95))} | {show(at(points, 0.99))} |", flush=True)
             path = DATA / f"{name}.{engine}.curve.json"
             path.write_text(json.dumps({"engine": engine, "build": wall, "cpu": cpu, "points": points}))
+        plot(name)
 
 
 if __name__ == "__main__":
