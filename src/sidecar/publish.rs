@@ -112,7 +112,12 @@ impl SidecarStore {
             Home::Local(dir) => {
                 let path = dir.join(name.to_string());
                 self.sweep(&dir).await;
-                let claim = claim_local(dir, path.clone(), true).await?;
+                let missing = if location.sidecar_dir.is_some() {
+                    Missing::All
+                } else {
+                    Missing::Last
+                };
+                let claim = claim_local(dir, path.clone(), missing).await?;
                 Target::Local { claim, path }
             }
             Home::Remote(dir) => {
@@ -181,7 +186,8 @@ impl SidecarStore {
                 if !dir.exists() {
                     return Ok(false);
                 }
-                let claim = claim_local(dir.clone(), path.clone(), false).await?;
+                let claim = claim_local(dir.clone(), path.clone(), Missing::None).await?;
+                let dir = dir.clone();
                 let removed = blocking(move || {
                     let removed = match std::fs::remove_file(&path) {
                         Ok(()) => sync_dir(&path).map(|()| true),
@@ -189,6 +195,8 @@ impl SidecarStore {
                         Err(error) => Err(error),
                     };
                     drop(claim);
+                    // Goes only if it is empty.
+                    let _ = std::fs::remove_dir(&dir);
                     removed
                 });
                 removed.await.map_err(|error| StoreError::io(&url, error))?
@@ -358,13 +366,36 @@ fn is_unfinished(name: &str) -> bool {
     name.is_some_and(|name| SidecarName::parse(name).is_some())
 }
 
-async fn claim_local(dir: PathBuf, path: PathBuf, create: bool) -> Result<Claim, StoreError> {
+/// How far the directory of a sidecar is made if it is missing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Missing {
+    /// The subdirectory beside a Parquet file: the directory of the file is there.
+    Last,
+    /// All the way under a directory that mirrors other places.
+    All,
+    /// Not at all.
+    None,
+}
+
+async fn claim_local(dir: PathBuf, path: PathBuf, missing: Missing) -> Result<Claim, StoreError> {
     let at = path.display().to_string();
     let claimed = blocking(move || {
-        if create {
-            std::fs::create_dir_all(&dir)?;
+        for _ in 0..10 {
+            match missing {
+                Missing::Last => match std::fs::create_dir(&dir) {
+                    Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+                    _ => {}
+                },
+                Missing::All => std::fs::create_dir_all(&dir)?,
+                Missing::None => {}
+            }
+            match Claim::take(&unfinished(&path)) {
+                // Somebody dropped the last sidecar, and the empty directory with it, just now.
+                Err(error) if error.kind() == io::ErrorKind::NotFound && missing != Missing::None => {}
+                claimed => return claimed,
+            }
         }
-        Claim::take(&unfinished(&path))
+        Err(io::Error::from(io::ErrorKind::NotFound))
     });
     match claimed.await {
         Ok(Claimed::Ours(claim)) => Ok(claim),

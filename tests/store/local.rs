@@ -47,11 +47,12 @@ async fn a_directory_that_cannot_be_written_is_told_and_the_old_sidecar_stays() 
             std::os::unix::process::CommandExt::uid(child, 65_534);
         } else {
             let locked = std::fs::Permissions::from_mode(0o555);
-            std::fs::set_permissions(dir.path(), locked).expect("ours");
+            std::fs::set_permissions(dir.path().join("_hnsw"), locked).expect("ours");
         }
     })
     .await;
-    std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).expect("ours");
+    let open = std::fs::Permissions::from_mode(0o755);
+    std::fs::set_permissions(dir.path().join("_hnsw"), open).expect("ours");
     assert!(
         text.contains("outcome denied") && text.contains("hnsw.sidecar_dir"),
         "{text}"
@@ -60,7 +61,7 @@ async fn a_directory_that_cannot_be_written_is_told_and_the_old_sidecar_stays() 
         text.contains("found fresh") && text.contains("removed no permission"),
         "{text}"
     );
-    assert_eq!(names(dir.path()), ["t.parquet.v.cosine.hnsw"]);
+    assert_eq!(names(dir.path().join("_hnsw")), ["t.parquet.v.cosine.hnsw"]);
 }
 
 #[cfg(unix)]
@@ -96,10 +97,10 @@ async fn a_full_file_system_is_told_and_the_old_sidecar_stays() {
     // must do.
     let script =
         "mount -t tmpfs -o size=40k none \"$HNSW_STORE_DIR\" 2>/dev/null || { echo not allowed; exit 0; }
-        cp \"$1\" \"$HNSW_STORE_DIR\"/ && shift && exec \"$0\" \"$@\"";
+        mkdir \"$HNSW_STORE_DIR\"/_hnsw && cp \"$1\" \"$HNSW_STORE_DIR\"/_hnsw/ && shift && exec \"$0\" \"$@\"";
     let spare = temp();
     let text = try_to_replace(dir.path(), |child| {
-        let there = dir.path().join("t.parquet.v.cosine.hnsw");
+        let there = dir.path().join("_hnsw/t.parquet.v.cosine.hnsw");
         let copy = spare.path().join("t.parquet.v.cosine.hnsw");
         std::fs::copy(there, &copy).expect("room");
         let mut limited = Command::new("unshare");
@@ -347,6 +348,8 @@ async fn what_is_not_a_file_is_no_sidecar() {
     let store = home.store();
     for (name, make) in [("pipe", "mkfifo"), ("dir", "mkdir")] {
         let at = (home.place)(&format!("{name}.parquet"));
+        let parquet = at.local.as_deref().expect("local");
+        std::fs::create_dir_all(parquet.with_file_name("_hnsw")).expect("room");
         let made = Command::new(make).arg(at.sidecar_url("v", Cosine)).status();
         assert!(made.is_ok_and(|status| status.success()));
         let looked =
@@ -363,6 +366,7 @@ async fn leftovers_of_dead_builders_go_with_the_next_build_in_their_directory() 
         .parent()
         .expect("a directory")
         .to_owned();
+    std::fs::create_dir_all(&dir).expect("room");
     for name in [".gone.parquet.v.l2.hnsw.part", ".notes.part", "x.hnsw.part"] {
         std::fs::write(dir.join(name), "half").expect("room");
     }
@@ -393,7 +397,7 @@ async fn a_sidecar_that_may_not_be_read_is_told() {
     };
     open(dir.path(), 0o777);
     let text = try_to_replace(dir.path(), |child| {
-        open(&dir.path().join("t.parquet.v.cosine.hnsw"), 0o000);
+        open(&dir.path().join("_hnsw/t.parquet.v.cosine.hnsw"), 0o000);
         if std::os::unix::fs::MetadataExt::uid(&dir.path().metadata().expect("ours")) == 0 {
             std::os::unix::process::CommandExt::uid(child, 65_534);
         }
@@ -529,5 +533,5 @@ async fn a_file_that_changes_while_it_is_indexed_is_not_published() {
         matches!(published, Err(StoreError::SourceChanged { .. })),
         "{published:?}"
     );
-    assert_eq!(names(parquet.parent().expect("a directory")), ["t.parquet"]);
+    assert_eq!(names(parquet.with_file_name("_hnsw")), [""; 0]);
 }

@@ -231,10 +231,7 @@ async fn a_changed_file_is_answered_exactly_with_the_reason(table: &Table, repla
     assert_eq!(table.answers().await, "1 indexed");
 
     // What happens to the sidecar.
-    let place = match Path::parse(format!("{}.v.l2.hnsw", table.place("a.parquet"))) {
-        Ok(place) => place,
-        Err(error) => panic!("{error}"),
-    };
+    let place = table.place("_hnsw/a.parquet.v.l2.hnsw");
     let good = table
         .store
         .get(&place)
@@ -262,7 +259,7 @@ async fn a_changed_file_is_answered_exactly_with_the_reason(table: &Table, repla
     assert_eq!(table.answers().await, "1 indexed");
     // Of another file: this one's bytes are not those.
     table.put("b.parquet", parquet(2000..2050)).await;
-    let theirs = Path::parse(format!("{}.v.l2.hnsw", table.place("b.parquet"))).expect("a path");
+    let theirs = table.place("_hnsw/b.parquet.v.l2.hnsw");
     table.store.put(&theirs, good.into()).await.expect("room");
     assert_eq!(table.answers().await, "1 indexed, 1 stale:size");
     // Removed behind our back.
