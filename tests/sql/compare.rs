@@ -150,21 +150,27 @@ pub(crate) fn ranked(
 /// DataFusion orders them in a sort and not always in the dynamic filter of a TopK, so that its own
 /// plan may give either at the edge of a LIMIT.
 fn only_zeros_differ(ranking: &[Ranked], wanted: &[&Ranked], found: &[Vec<String>]) -> bool {
-    let unsigned = |key: &[String]| key[0].replace("-0.0 (8000000000000000)", "0.0 (0000000000000000)");
-    let mut keys: HashMap<&Vec<String>, Vec<String>> = HashMap::new();
+    // The sort keys up to the first that is a zero, without its sign.
+    let unsigned = |key: &[String]| -> Vec<String> {
+        let zero = key
+            .iter()
+            .position(|value| value.trim_start_matches('-').starts_with("0.0 ("));
+        let Some(zero) = zero else { return key.to_vec() };
+        let mut key = key[..zero].to_vec();
+        key.push("0".to_string());
+        key
+    };
+    let mut keys: HashMap<&Vec<String>, Vec<Vec<String>>> = HashMap::new();
     for (row, key) in ranking {
         keys.entry(row).or_default().push(unsigned(key));
     }
-    let mut zeros = false;
-    let agree = found.iter().zip(wanted).all(|(row, (_, key))| {
-        zeros |= unsigned(key).starts_with("0.0 (");
+    found.iter().zip(wanted).all(|(row, (_, key))| {
         let Some(keys) = keys.get_mut(row) else {
             return false;
         };
         let at = keys.iter().position(|have| *have == unsigned(key));
         at.map(|at| keys.swap_remove(at)).is_some()
-    });
-    zeros && agree
+    })
 }
 
 /// Compares all rows, in order or in any order.

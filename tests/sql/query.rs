@@ -59,7 +59,7 @@ impl Query {
         if query.plain_sql.is_some() {
             return query;
         }
-        if rng.random_bool(0.1) && !query.sql.contains("round(") {
+        if rng.random_bool(0.1) && vector.prepared.is_none() && !query.sql.contains("round(") {
             query.plain_sql = Some(query.sql.clone());
             for (name, other) in OTHER_NAMES {
                 query.sql = query.sql.replace(name, other);
@@ -70,7 +70,6 @@ impl Query {
             query.before = vec![format!("PREPARE p{number} AS {}", query.sql)];
             query.after = vec![format!("DEALLOCATE p{number}")];
             query.sql = format!("EXECUTE p{number}({literal})");
-            query.plain_sql = None;
             if let Expected::Ranked { all, .. } = &mut query.expected {
                 *all = all.replace("$1", &literal);
             }
@@ -195,7 +194,7 @@ impl QueryVector {
     }
 }
 
-/// A distance and an expression around it that keeps or turns its order.
+/// A distance and perhaps an expression around it.
 pub(crate) struct Distance {
     /// What the query sorts by.
     pub(crate) key: String,

@@ -204,18 +204,21 @@ impl World {
                     "one sidecar less"
                 }
                 3 if !beside.is_empty() => {
+                    // Of what is damaged inside, only checksums of the whole would tell.
                     let path = &beside[rng.random_range(0..beside.len())];
                     let mut bytes = fs::read(path).expect("read");
-                    let place = rng.random_range(0..bytes.len());
-                    if rng.random_bool(0.5) {
-                        bytes.truncate(place);
+                    if rng.random_bool(0.7) {
+                        bytes.truncate(rng.random_range(0..bytes.len()));
                     } else {
-                        bytes[place] ^= 1 << rng.random_range(0..8);
+                        let other = &files[rng.random_range(0..files.len())];
+                        bytes = sidecars_of(other)
+                            .first()
+                            .map_or(vec![], |path| fs::read(path).expect("read"));
                     }
                     // A published sidecar is never changed in place: it may be mapped.
                     fs::remove_file(path).expect("removed");
                     fs::write(path, bytes).expect("written");
-                    "one sidecar damaged"
+                    "one sidecar cut or exchanged"
                 }
                 _ => "as it is",
             };
