@@ -1,6 +1,7 @@
 //! Filters to bitmaps: which rows of a file satisfy a predicate.
 
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use datafusion::arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef};
@@ -66,7 +67,7 @@ impl RowFilter {
             file: FooterKey::of(read.source),
             partition_values: read.file.partition_values.clone(),
             table: table.fields().clone(),
-            predicate: Arc::clone(&self.over_table),
+            predicate: Predicate(Arc::clone(&self.over_table)),
         };
         if let Some(known) = cache.0.get(&key) {
             return Ok((known, true));
@@ -102,20 +103,29 @@ impl RowFilter {
 }
 
 /// What a bitmap is true of.
-#[derive(Clone, Debug, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct FilterKey {
     file: FooterKey,
     partition_values: Vec<ScalarValue>,
     table: Fields,
-    predicate: Arc<dyn PhysicalExpr>,
+    predicate: Predicate,
 }
 
-// Derived equality would move the expression out of its reference.
-impl PartialEq for FilterKey {
+/// A predicate as part of a key; by itself the pointer cannot derive equality.
+#[derive(Clone, Debug)]
+struct Predicate(Arc<dyn PhysicalExpr>);
+
+impl PartialEq for Predicate {
     fn eq(&self, other: &Self) -> bool {
-        let parts = (&self.file, &self.partition_values, &self.table);
-        parts == (&other.file, &other.partition_values, &other.table)
-            && self.predicate.as_ref() == other.predicate.as_ref()
+        self.0.as_ref() == other.0.as_ref()
+    }
+}
+
+impl Eq for Predicate {}
+
+impl Hash for Predicate {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.hash(state);
     }
 }
 

@@ -101,7 +101,7 @@ impl VectorColumn {
         for _ in 0..rows {
             let null = rng.random_bool(self.null_vectors);
             valid.push(!null);
-            if !(null && !matches!(self.list, ListKind::Fixed)) {
+            if !null || matches!(self.list, ListKind::Fixed) {
                 let mut vector: Vec<_> = self.vector(rng).into_iter().map(Some).collect();
                 if self.not_finite > 0.0 && rng.random_bool(self.not_finite) {
                     let strange = [f64::NAN, f64::INFINITY, f64::NEG_INFINITY][rng.random_range(0..3)];

@@ -46,7 +46,7 @@ impl AsyncDB for Database {
 
     async fn run(&mut self, sql: &str) -> Result<DBOutput<Column>> {
         let frame = self.ctx.hnsw_sql(sql).await?;
-        let schema = frame.schema().inner().clone();
+        let schema = std::sync::Arc::clone(frame.schema().inner());
         let batches = frame.collect().await?;
         if schema.fields().is_empty() {
             return Ok(DBOutput::StatementComplete(0));
