@@ -53,6 +53,14 @@ impl SourceFile {
         }
     }
 
+    /// The same file, with an e-tag if its store has one that its listings leave out.
+    pub(crate) async fn identified(mut self) -> Result<Self> {
+        if self.local.is_none() && self.meta.e_tag.is_none() && self.meta.version.is_none() {
+            self.meta.e_tag = self.store.head(&self.meta.location).await?.e_tag;
+        }
+        Ok(self)
+    }
+
     /// The last part of the path.
     pub(crate) fn file_name(&self) -> &str {
         self.meta.location.filename().unwrap_or_default()

@@ -126,6 +126,7 @@ async fn plan_file(
     if !source.is_as_listed() {
         return Ok(None);
     }
+    let source = source.identified().await?;
     let footer = shared.footers.get(&source).await?;
     let start = Instant::now();
     let strategy = match sidecars {

@@ -117,6 +117,7 @@ pub(crate) async fn files(
                 source.meta.location
             );
         }
+        let source = source.identified().await?;
         let footer = shared.footers.get(&source).await?;
         found.push(FileToIndex {
             file: file.clone(),

@@ -5,6 +5,11 @@
 //! `DROP INDEX`) are rewritten before it sees them, a script stops at its first error, and building
 //! an index shows how far it is.
 
+#![allow(
+    clippy::future_not_send,
+    reason = "datafusion-cli's session context is not Sync; the shell awaits on one thread"
+)]
+
 mod args;
 mod index;
 mod progress;

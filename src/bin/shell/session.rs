@@ -33,9 +33,8 @@ pub(crate) struct Session {
 
 impl Session {
     pub(crate) async fn new(args: &Args) -> Result<Self> {
-        let registry = Arc::new(
-            InstrumentedObjectStoreRegistry::new().with_profile_mode(args.object_store_profiling.clone()),
-        );
+        let registry =
+            Arc::new(InstrumentedObjectStoreRegistry::new().with_profile_mode(args.object_store_profiling));
         let mut runtime = RuntimeEnvBuilder::new().with_object_store_registry(Arc::clone(&registry) as _);
         if let Some(bytes) = args.memory_limit {
             runtime = runtime.with_memory_pool(memory_pool(args, bytes));
