@@ -278,10 +278,10 @@ fn vectors_of(batch: &RecordBatch) -> Vec<Vec<f32>> {
 
 fn print(name: &str, mut times: Vec<Duration>, recall: f64, rows: usize) {
     times.sort_unstable();
-    let at = |part: f64| times[((times.len() - 1) as f64 * part) as usize].as_secs_f64() * 1e3;
+    let at = |hundredths: usize| times[(times.len() - 1) * hundredths / 100].as_secs_f64() * 1e3;
     println!(
         "{name:<44} {:>9.3} {:>9.3} {recall:>9.4} {rows:>6}",
-        at(0.5),
-        at(0.99)
+        at(50),
+        at(99)
     );
 }

@@ -245,15 +245,13 @@ async fn a_changed_file_is_answered_exactly_with_the_reason(table: &Table, repla
         .bytes()
         .await
         .expect("there");
-    for (expected, change) in [
-        (
-            "damaged",
-            Box::new(|bytes: &mut Vec<u8>| bytes.truncate(bytes.len() / 2)) as Box<dyn Fn(&mut Vec<u8>)>,
-        ),
-        ("damaged", Box::new(|bytes| bytes[20] ^= 0xFF)),
-        ("damaged", Box::new(Vec::clear)),
-        ("newer_format", Box::new(|bytes| bytes[12] = 77)),
-    ] {
+    let changes: [(&str, fn(&mut Vec<u8>)); 4] = [
+        ("damaged", |bytes| bytes.truncate(bytes.len() / 2)),
+        ("damaged", |bytes| bytes[20] ^= 0xFF),
+        ("damaged", Vec::clear),
+        ("newer_format", |bytes| bytes[12] = 77),
+    ];
+    for (expected, change) in changes {
         let mut bytes = good.to_vec();
         change(&mut bytes);
         table.store.put(&place, bytes.into()).await.expect("room");
