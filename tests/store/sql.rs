@@ -245,7 +245,8 @@ async fn a_changed_file_is_answered_exactly_with_the_reason(table: &Table, repla
         .bytes()
         .await
         .expect("there");
-    let changes: [(&str, fn(&mut Vec<u8>)); 4] = [
+    type Change = fn(&mut Vec<u8>);
+    let changes: [(&str, Change); 4] = [
         ("damaged", |bytes| bytes.truncate(bytes.len() / 2)),
         ("damaged", |bytes| bytes[20] ^= 0xFF),
         ("damaged", Vec::clear),
