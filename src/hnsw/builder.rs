@@ -9,7 +9,7 @@ use super::config::{BuildError, HnswConfig, MAX_DIM, MAX_ROWS, StoredVectors};
 use super::fold::Groups;
 use super::graph::{Le32, MAX_LEVELS, NO_SLOT, Vectors, vector_stride};
 use super::index::{Codes, HnswIndex};
-use super::kernels::{CodeMetric, CodeRows};
+use super::kernels::CodeRows;
 use super::levels::{draw_layer, mix};
 use super::metric::VectorMetric;
 use super::order;
@@ -232,7 +232,8 @@ impl HnswBuilder {
         let order: Vec<u32> = groups.iter().map(|group| group[0].1).chain(extra).collect();
         let vectors = self.vectors(&order);
         let mut graph = Graph::new(levels, self.config.m);
-        self.with_points(vectors, codes.as_ref(), nodes, |points| {
+        {
+            let points = self.points(vectors, codes.as_ref());
             let sequence = sequence(&graph.levels, self.config.seed);
             let step = |done| {
                 progress(BuildProgress {
@@ -241,11 +242,10 @@ impl HnswBuilder {
                     total: u64::from(nodes),
                 })
             };
-            build::link_all(&mut graph, points, &sequence, self.config.ef_construction, &step)?;
+            build::link_all(&mut graph, &points, &sequence, self.config.ef_construction, &step)?;
             report(BuildPhase::Check, 0, u64::from(nodes))?;
-            build::repair(&mut graph, points, self.config.ef_construction);
-            Ok(())
-        })?;
+            build::repair(&mut graph, &points, self.config.ef_construction);
+        }
         Ok(self.assemble(&groups, order, codes, graph))
     }
 
@@ -258,29 +258,17 @@ impl HnswBuilder {
         }
     }
 
-    /// Runs `run` with the nodes as points.
-    fn with_points<T>(
-        &self,
-        vectors: Vectors<'_>,
-        codes: Option<&Codes>,
-        nodes: u32,
-        run: impl FnOnce(&Points<'_>) -> T,
-    ) -> T {
-        if let Some(codes) = codes {
-            let lifts = self.code_lifts(codes);
-            let metric = codes.book.metric;
-            run(&Points::Codes {
-                metric,
+    /// The nodes as points.
+    fn points<'a>(&self, vectors: Vectors<'a>, codes: Option<&'a Codes>) -> Points<'a> {
+        match codes {
+            Some(codes) => Points::Codes {
+                metric: codes.book.metric,
                 codes: codes.rows(),
-                lifts: lifts.as_deref(),
-            })
-        } else {
-            let lifts = self.float_lifts(vectors, nodes);
-            run(&Points::Floats {
+            },
+            None => Points::Floats {
                 metric: self.metric,
                 vectors,
-                lifts: lifts.as_deref(),
-            })
+            },
         }
     }
 
@@ -299,8 +287,7 @@ impl HnswBuilder {
             .iter()
             .map(|group| draw_layer(self.config.seed, u64::from(group[0].0), self.config.m))
             .collect();
-        let mut numbered =
-            self.with_points(vectors, codes, nodes, |points| order::by_locality(points, nodes));
+        let mut numbered = order::by_locality(&self.points(vectors, codes), nodes);
         numbered.sort_by_key(|&group| std::cmp::Reverse(highest[group as usize]));
         let mut levels: Vec<u32> = (0..MAX_LEVELS)
             .map(|layer| highest.iter().filter(|&&highest| highest >= layer).count())
@@ -344,42 +331,6 @@ impl HnswBuilder {
             },
         );
         Some(Codes { book, stride, bytes })
-    }
-
-    /// The lift of each node in units of the code, for inner products.
-    fn code_lifts(&self, codes: &Codes) -> Option<Vec<u32>> {
-        if codes.book.metric != CodeMetric::Dot || self.metric.ignores_length() {
-            return None;
-        }
-        let square = |code: &[u8]| {
-            code.iter()
-                .map(|&c| (u64::from(c.abs_diff(128))).pow(2))
-                .sum::<u64>()
-        };
-        let squares: Vec<u64> = codes.bytes.chunks_exact(codes.stride).map(square).collect();
-        let longest = squares.iter().copied().max().unwrap_or(0);
-        let lift = |&square: &u64| u32::try_from((longest - square).isqrt()).expect("below 128 sqrt(stride)");
-        Some(squares.iter().map(lift).collect())
-    }
-
-    fn float_lifts(&self, vectors: Vectors<'_>, nodes: u32) -> Option<Vec<f32>> {
-        if !matches!(
-            self.metric,
-            VectorMetric::DotProduct | VectorMetric::NormalizedCosine
-        ) {
-            return None;
-        }
-        let mut row = vec![0.0; self.dim];
-        let lengths: Vec<f64> = (0..nodes)
-            .map(|node| {
-                vectors.read(node, &mut row);
-                vector_length(&row)
-            })
-            .collect();
-        let longest = lengths.iter().copied().fold(0.0, f64::max);
-        #[expect(clippy::cast_possible_truncation, reason = "rounded, within the range of f32")]
-        let lift = |length: &f64| (longest * longest - length * length).max(0.0).sqrt() as f32;
-        Some(lengths.iter().map(lift).collect())
     }
 
     fn assemble(mut self, groups: &Groups, order: Vec<u32>, codes: Option<Codes>, graph: Graph) -> HnswIndex {

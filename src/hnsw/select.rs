@@ -1,31 +1,24 @@
 //! Which candidates become neighbours (Algorithm 4).
 
-use super::kernels::{self, CodeMetric, CodeRows, Isa};
-use super::query::{FloatSpace, Query, ordered_bits, vector_length};
+use super::kernels::{CodeMetric, CodeRows, Isa};
+use super::query::{CodeSpace, FloatSpace, Query, vector_length};
 use super::search::{Candidate, Space};
 use crate::hnsw::graph::Vectors;
 use crate::hnsw::metric::VectorMetric;
 
 /// The nodes as points that distances can be taken between.
 ///
-/// The inner product is no distance: its nearest point may be far away, and no graph of neighbours leads
-/// there. Lifting each point by one more coordinate, `sqrt(longest² - |x|²)`, puts all of them on a sphere
-/// where the order by inner product with a query (whose lift is 0) is the order by distance. The graph is
-/// built between lifted points, and searched with plain inner products.
+/// The inner product is no distance, but the graph is built with it all the same: every node then links to
+/// the long vectors that win, and a walk is among them at once. Lifting the points onto a sphere, where the
+/// order is that of a distance, is neater and finds next to nothing when lengths differ (`docs/ENGINE.md`).
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Points<'a> {
     /// Distances between codes: integers, so the same graph on every machine.
-    Codes {
-        metric: CodeMetric,
-        codes: CodeRows<'a>,
-        /// The lifts in units of the code, for inner products.
-        lifts: Option<&'a [u32]>,
-    },
+    Codes { metric: CodeMetric, codes: CodeRows<'a> },
     /// Distances between the vectors.
     Floats {
         metric: VectorMetric,
         vectors: Vectors<'a>,
-        lifts: Option<&'a [f32]>,
     },
 }
 
@@ -34,18 +27,13 @@ impl Points<'_> {
     pub(crate) fn around<T>(&self, node: u32, run: impl FnOnce(&PointSpace<'_>) -> T) -> T {
         let isa = Isa::best();
         match *self {
-            Self::Codes { metric, codes, lifts } => run(&PointSpace::Codes {
+            Self::Codes { metric, codes } => run(&PointSpace::Codes(CodeSpace {
                 isa,
                 metric,
                 query: codes.row(node),
                 codes,
-                lift: lifts.map(|lifts| (lifts[node as usize], lifts)),
-            }),
-            Self::Floats {
-                metric,
-                vectors,
-                lifts,
-            } => {
+            })),
+            Self::Floats { metric, vectors } => {
                 let mut vector = vec![0.0; vectors.dim];
                 vectors.read(node, &mut vector);
                 #[expect(clippy::cast_possible_truncation, reason = "rounded, within the range of f32")]
@@ -53,16 +41,12 @@ impl Points<'_> {
                     vector: &vector,
                     length: vector_length(&vector) as f32,
                 };
-                let space = FloatSpace {
+                run(&PointSpace::Floats(FloatSpace {
                     isa,
                     metric,
                     query: &query,
                     vectors,
-                };
-                run(&PointSpace::Floats {
-                    space,
-                    lift: lifts.map(|lifts| (lifts[node as usize], lifts)),
-                })
+                }))
             }
         }
     }
@@ -71,56 +55,24 @@ impl Points<'_> {
 /// The distances from one node to the others.
 #[derive(Debug)]
 pub(crate) enum PointSpace<'a> {
-    Codes {
-        isa: Isa,
-        metric: CodeMetric,
-        query: &'a [u8],
-        codes: CodeRows<'a>,
-        lift: Option<(u32, &'a [u32])>,
-    },
-    Floats {
-        space: FloatSpace<'a>,
-        lift: Option<(f32, &'a [f32])>,
-    },
+    Codes(CodeSpace<'a>),
+    Floats(FloatSpace<'a>),
 }
 
 impl Space for PointSpace<'_> {
     #[inline]
     fn keys(&self, ids: &[u32], keys: &mut [u32]) {
         match self {
-            Self::Codes {
-                isa,
-                metric,
-                query,
-                codes,
-                lift,
-            } => {
-                kernels::code_keys(*isa, *metric, query, *codes, ids, keys);
-                if let Some((own, lifts)) = lift {
-                    let base = 128 * 128 * u32::try_from(codes.stride).expect("a stride is small");
-                    for (&id, key) in ids.iter().zip(keys) {
-                        *key += base - own * lifts[id as usize];
-                    }
-                }
-            }
-            Self::Floats { space, lift: None } => space.keys(ids, keys),
-            Self::Floats {
-                space,
-                lift: Some((own, lifts)),
-            } => {
-                for (&id, key) in ids.iter().zip(keys) {
-                    let distance = space.vectors.distance(space.isa, space.metric, space.query, id);
-                    *key = ordered_bits(distance.unwrap_or(f32::NAN) - own * lifts[id as usize]);
-                }
-            }
+            Self::Codes(space) => space.keys(ids, keys),
+            Self::Floats(space) => space.keys(ids, keys),
         }
     }
 
     #[inline]
     fn prefetch(&self, id: u32) {
         match self {
-            Self::Codes { codes, .. } => kernels::prefetch(codes.row(id)),
-            Self::Floats { space, .. } => space.prefetch(id),
+            Self::Codes(space) => space.prefetch(id),
+            Self::Floats(space) => space.prefetch(id),
         }
     }
 }
