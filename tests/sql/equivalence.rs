@@ -86,6 +86,10 @@ async fn every_query_gives_the_same_answer_with_and_without_the_index() {
         total.failures.len(),
         total.failures.join("\n")
     );
+    assert_eq!(
+        total.refused, 0,
+        "DataFusion's check refused plans over our scan that it makes over its own"
+    );
     // The comparison would be idle if no query took the road that it is about.
     assert!(
         total.queries < 100 || total.ours * 4 > total.queries,

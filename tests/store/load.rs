@@ -131,10 +131,13 @@ async fn readers_never_notice_writers(home: Home) {
     assert!(store.stats().open_now <= budget);
 }
 
-/// Prints what it costs to find the sidecars of 1,000 files; run with `--ignored --nocapture`.
+/// Also prints what the lookups cost; `HNSW_LOOKUP_FILES=1000` with `--nocapture` for a measurement.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "a measurement"]
-async fn lookups_of_a_thousand_files() {
+async fn the_sidecars_of_many_files_are_found_at_once() {
+    let given = std::env::var("HNSW_LOOKUP_FILES")
+        .ok()
+        .and_then(|files| files.parse().ok());
+    let count: usize = given.unwrap_or(100);
     let homes = [
         Home::local(),
         Home::remote("memory", "s3://bucket", Arc::new(InMemory::new())),
@@ -142,7 +145,7 @@ async fn lookups_of_a_thousand_files() {
     for home in homes {
         let mut files = Vec::new();
         let writer = home.store();
-        for number in 0..1000 {
+        for number in 0..count {
             let at = (home.place)(&format!("part-{number:05}.parquet"));
             if number % 10 != 9 {
                 publish(&writer, &at, Cosine, 100).await;
@@ -157,10 +160,11 @@ async fn lookups_of_a_thousand_files() {
             let found = store.lookup_all(&files, "v", Cosine).await;
             let fresh = found.iter().filter(|lookup| lookup.fresh().is_some()).count();
             println!(
-                "{} {round}: {fresh} of 1000 fresh in {:?}",
+                "{} {round}: {fresh} of {count} fresh in {:?}",
                 home.name,
                 begun.elapsed()
             );
+            assert_eq!(fresh, count - count / 10);
         }
         let emptied = crate::sample::temp();
         options.cache_dir = Some(emptied.path().to_owned());
