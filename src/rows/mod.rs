@@ -5,6 +5,7 @@
 //! partition columns, type adaptation, pruning and predicates mean here what they mean in any
 //! other DataFusion scan.
 
+pub(crate) mod columns;
 pub(crate) mod filter;
 pub(crate) mod footer;
 pub(crate) mod reader;

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use datafusion::arrow::array::{
     Array, ArrayRef, FixedSizeListArray, Float32Array, GenericListArray, OffsetSizeTrait, RecordBatch,
-    RecordBatchOptions,
+    RecordBatchOptions, UInt64Array,
 };
 use datafusion::arrow::buffer::OffsetBuffer;
-use datafusion::arrow::compute::cast;
+use datafusion::arrow::compute::{cast, take};
 use datafusion::arrow::datatypes::{DataType, FieldRef};
 use datafusion::common::{Result, internal_datafusion_err};
 use datafusion::execution::SendableRecordBatchStream;
@@ -59,9 +59,34 @@ pub(crate) async fn fetch_file(run: Arc<Run>, index: usize, rows: Vec<u64>) -> R
             )?]);
         }
     }
+    // Also refuses rows that the file does not have, which only a damaged index can name.
+    let selection = selection(&rows, file.footer.rows)?;
     let mut read = run.read(file);
     read.columns = &columns;
-    read.selection = Some(selection(&rows, file.footer.rows)?);
+    let whole = match columns.contains(&spec.request.column) {
+        true => None,
+        false => spec.shared.columns.whole(&spec.table, read, &run.context).await?,
+    };
+    if let Some(whole) = whole {
+        run.metrics.bytes_read.add(run.take_bytes_read());
+        let places = UInt64Array::from_iter_values(rows.iter().copied());
+        let mut arrays = whole
+            .iter()
+            .map(|column| take(column, &places, None))
+            .collect::<Result<Vec<_>, _>>()?;
+        if let Some((at, sidecar)) = vectors {
+            arrays.insert(
+                at,
+                from_sidecar(sidecar, rows.iter().copied(), &spec.vector_type)?,
+            );
+        }
+        let count = RecordBatchOptions::new().with_row_count(Some(rows.len()));
+        let batch = RecordBatch::try_new_with_options(Arc::clone(&spec.schema), arrays, &count)?;
+        return Ok(vec![batch]);
+    }
+    let mut read = run.read(file);
+    read.columns = &columns;
+    read.selection = Some(selection);
     let mut stream = spec.table.read(read, &run.context)?;
     let mut batches = vec![];
     while let Some(batch) = stream.try_next().await? {

@@ -7,6 +7,7 @@ use datafusion::common::{Result, config_datafusion_err};
 
 use super::options::HnswOptions;
 use crate::create::ProgressFn;
+use crate::rows::columns::ColumnCache;
 use crate::rows::filter::FilterCache;
 use crate::rows::footer::FooterCache;
 use crate::sidecar::{SidecarOptions, SidecarStore};
@@ -17,6 +18,8 @@ pub(crate) struct Shared {
     pub footers: FooterCache,
     /// Bitmaps of filters.
     pub filters: FilterCache,
+    /// Small columns of files without a page index.
+    pub columns: ColumnCache,
     /// Open sidecars.
     pub sidecars: Arc<SidecarStore>,
     progress: RwLock<Option<ProgressFn>>,
@@ -26,6 +29,7 @@ impl Shared {
     pub(crate) fn new() -> Self {
         Self {
             footers: FooterCache::default(),
+            columns: ColumnCache::new(HnswOptions::default().column_cache_size as u64),
             filters: FilterCache::new(HnswOptions::default().filter_cache_size as u64),
             sidecars: SidecarStore::new(SidecarOptions::default()),
             progress: RwLock::new(None),

@@ -91,6 +91,7 @@ impl VectorTable {
             .sidecars
             .set_cache(options.cache_dir(), options.cache_size as u64);
         self.shared.filters.resize(options.filter_cache_size as u64);
+        self.shared.columns.resize(options.column_cache_size as u64);
         let sidecars = Sidecars::of(&options, state.runtime_env())?;
         let Some(files) = plan_files(&self.shared, &table, store, request, &sidecars).await? else {
             return Ok(Arc::new(RefusedExec::new(inner, Refusal::StaleListing)));

@@ -1,0 +1,111 @@
+//! Columns of files without a page index, decoded once and kept.
+//!
+//! Without a page index, reading ten rows decodes every page before them: milliseconds for each query, always over
+//! the same pages. Many writers leave the index out by default, so small columns of such files are kept in memory.
+
+use std::sync::Arc;
+
+use datafusion::arrow::array::{Array, ArrayRef};
+use datafusion::arrow::compute::concat;
+use datafusion::arrow::datatypes::Fields;
+use datafusion::common::ScalarValue;
+use datafusion::error::Result;
+use datafusion::execution::TaskContext;
+use futures::TryStreamExt;
+use quick_cache::Weighter;
+use quick_cache::sync::Cache;
+
+use super::footer::{Footer, FooterKey};
+use super::scan::{FileRead, TableFiles};
+
+/// Columns of more uncompressed bytes in a file are not kept.
+const LARGEST: i64 = 32 << 20;
+
+/// A column of a file as a table sees it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct ColumnKey {
+    file: FooterKey,
+    partition_values: Vec<ScalarValue>,
+    table: Fields,
+    column: usize,
+}
+
+/// Whole columns, shared by all queries of a session; the least useful go first.
+#[derive(Debug)]
+pub(crate) struct ColumnCache(Cache<ColumnKey, ArrayRef, Memory>);
+
+#[derive(Clone, Debug)]
+struct Memory;
+
+impl Weighter<ColumnKey, ArrayRef> for Memory {
+    fn weight(&self, _key: &ColumnKey, column: &ArrayRef) -> u64 {
+        column.get_array_memory_size() as u64 + 256
+    }
+}
+
+impl ColumnCache {
+    /// A cache of this many bytes.
+    pub(crate) fn new(bytes: u64) -> Self {
+        Self(Cache::with_weighter(256, bytes, Memory))
+    }
+
+    /// Changes how many bytes it may hold.
+    pub(crate) fn resize(&self, bytes: u64) {
+        if self.0.capacity() != bytes {
+            self.0.set_capacity(bytes);
+        }
+    }
+
+    /// The columns that `read` names, over all rows of the file; `None` if they are better read row by row.
+    pub(crate) async fn whole(
+        &self,
+        table: &TableFiles,
+        read: FileRead<'_>,
+        context: &Arc<TaskContext>,
+    ) -> Result<Option<Vec<ArrayRef>>> {
+        if self.0.capacity() == 0 || !is_small_without_index(table.fields(), read.footer, read.columns) {
+            return Ok(None);
+        }
+        let key = |&column: &usize| ColumnKey {
+            file: FooterKey::of(read.source),
+            partition_values: read.file.partition_values.clone(),
+            table: table.fields().clone(),
+            column,
+        };
+        let keys: Vec<ColumnKey> = read.columns.iter().map(key).collect();
+        if let Some(known) = keys.iter().map(|key| self.0.get(key)).collect() {
+            return Ok(Some(known));
+        }
+        let count = keys.len();
+        let batches: Vec<_> = table.read(read, context)?.try_collect().await?;
+        let mut columns = Vec::with_capacity(count);
+        for (place, key) in keys.into_iter().enumerate() {
+            let parts: Vec<&dyn Array> = batches.iter().map(|batch| batch.column(place).as_ref()).collect();
+            let column = concat(&parts)?;
+            self.0.insert(key, Arc::clone(&column));
+            columns.push(column);
+        }
+        Ok(Some(columns))
+    }
+}
+
+/// Whether the file has rows, no page index, and only a few bytes in these columns.
+fn is_small_without_index(table: &Fields, footer: &Footer, columns: &[usize]) -> bool {
+    if footer.metadata.offset_index().is_some() || footer.rows == 0 {
+        return false;
+    }
+    let names: Vec<&str> = columns
+        .iter()
+        .filter_map(|&c| Some(table.get(c)?.name().as_str()))
+        .collect();
+    let chunks = footer
+        .metadata
+        .row_groups()
+        .iter()
+        .flat_map(|group| group.columns());
+    let wanted = chunks.filter(|chunk| {
+        let root = chunk.column_path().parts().first();
+        root.is_some_and(|root| names.contains(&root.as_str()))
+    });
+    wanted.map(|chunk| chunk.uncompressed_size()).sum::<i64>() <= LARGEST
+}
