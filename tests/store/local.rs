@@ -35,6 +35,30 @@ async fn try_to_replace(dir: &Path, conditions: impl FnOnce(&mut Command)) -> St
     text
 }
 
+/// `program` with the arguments and the environment of `child`.
+fn with_the_same_words(mut program: Command, child: &Command) -> Command {
+    program.args(child.get_args());
+    for (name, value) in child.get_envs() {
+        program.env(name, value.unwrap_or_default());
+    }
+    program
+}
+
+/// Rights mean nothing to root, so then the child is somebody else, and runs a copy of this program:
+/// the program itself may lie below a directory that only root enters.
+#[cfg(unix)]
+fn as_nobody_if_we_are_root(child: &mut Command, dir: &Path) -> bool {
+    use std::os::unix::{fs::MetadataExt, process::CommandExt};
+    let root = dir.metadata().expect("ours").uid() == 0;
+    if root {
+        let program = dir.join("program");
+        std::fs::copy(child.get_program(), &program).expect("room for a copy");
+        *child = with_the_same_words(Command::new(program), child);
+        child.uid(65_534);
+    }
+    root
+}
+
 #[cfg(unix)]
 #[tokio::test]
 async fn a_directory_that_cannot_be_written_is_told_and_the_old_sidecar_stays() {
@@ -42,10 +66,7 @@ async fn a_directory_that_cannot_be_written_is_told_and_the_old_sidecar_stays() 
     let dir = temp();
     std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).expect("ours");
     let text = try_to_replace(dir.path(), |child| {
-        // Rights mean nothing to root, so then the child is somebody else.
-        if std::os::unix::fs::MetadataExt::uid(&dir.path().metadata().expect("ours")) == 0 {
-            std::os::unix::process::CommandExt::uid(child, 65_534);
-        } else {
+        if !as_nobody_if_we_are_root(child, dir.path()) {
             let locked = std::fs::Permissions::from_mode(0o555);
             std::fs::set_permissions(dir.path().join("_hnsw"), locked).expect("ours");
         }
@@ -70,15 +91,11 @@ async fn a_full_disk_is_told_and_the_old_sidecar_stays() {
     let dir = temp();
     // A limit on the size of files stands in for a disk: the write fails in its middle.
     let text = try_to_replace(dir.path(), |child| {
-        let mut limited = Command::new("sh");
-        limited
+        let mut shell = Command::new("sh");
+        shell
             .args(["-c", "trap '' XFSZ; ulimit -f 16; exec \"$0\" \"$@\""])
             .arg(child.get_program());
-        limited.args(child.get_args());
-        for (name, value) in child.get_envs() {
-            limited.env(name, value.unwrap_or_default());
-        }
-        *child = limited;
+        *child = with_the_same_words(shell, child);
     })
     .await;
     assert!(
@@ -398,9 +415,7 @@ async fn a_sidecar_that_may_not_be_read_is_told() {
     open(dir.path(), 0o777);
     let text = try_to_replace(dir.path(), |child| {
         open(&dir.path().join("_hnsw/t.parquet.v.cosine.hnsw"), 0o000);
-        if std::os::unix::fs::MetadataExt::uid(&dir.path().metadata().expect("ours")) == 0 {
-            std::os::unix::process::CommandExt::uid(child, 65_534);
-        }
+        as_nobody_if_we_are_root(child, dir.path());
         child.env("HNSW_STORE_ROLE", "look");
     })
     .await;
