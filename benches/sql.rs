@@ -1,20 +1,26 @@
-//! Queries end to end: p50 and p99, and recall@10 against the exact answer.
+//! Queries end to end: p50 and p99, and recall@10 against the exact answer; and where the time goes.
 //!
 //! ```text
 //! HNSW_BENCH_DATA=packages.parquet HNSW_BENCH_QUERIES=queries.parquet cargo bench --features shell --bench sql
 //! ```
 //!
+//! Words after `--` choose the lines whose names contain one of them; `HNSW_BENCH_ROUNDS=20` asks every query
+//! 20 times (for a profiler).
+//!
 //! Both files have columns `id`, `package`, `description`, `installed_size` and `embedding`; without them the
 //! repository's example data is used, and its own rows as queries.
 
-use std::collections::HashSet;
+use std::cell::RefCell;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use datafusion::arrow::array::{Array, AsArray, RecordBatch};
 use datafusion::arrow::datatypes::{DataType, Float32Type, Int64Type};
 use datafusion::common::{ParamValues, ScalarValue};
 use datafusion::error::Result;
+use datafusion::physical_plan::collect;
 use datafusion::prelude::{SessionContext, col, lit};
 use datafusion_hnsw::{HnswSessionExt, KnnOptions, VectorTable};
 
@@ -23,6 +29,11 @@ const WARM_UP: usize = 20;
 struct Bench {
     ctx: SessionContext,
     vectors: Vec<Vec<f32>>,
+    /// The names to measure; all, if there are none.
+    words: Vec<String>,
+    rounds: usize,
+    /// The exact answer to each query, by filter and k.
+    truth: RefCell<HashMap<(String, usize), Rc<Vec<HashSet<i64>>>>>,
 }
 
 /// One way to ask.
@@ -86,7 +97,13 @@ async fn main() -> Result<()> {
         "{:<44} {:>9} {:>9} {:>9} {:>6}",
         "query", "p50 ms", "p99 ms", "recall@k", "rows"
     );
-    let bench = Bench { ctx, vectors };
+    let bench = Bench {
+        ctx,
+        vectors,
+        words: std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect(),
+        rounds: std::env::var("HNSW_BENCH_ROUNDS").map_or(1, |n| n.parse().expect("a number")),
+        truth: RefCell::default(),
+    };
     bench.all().await
 }
 
@@ -154,12 +171,26 @@ impl Bench {
             )
             .await?;
         }
-        Ok(())
+        run(&self.ctx, "SET hnsw.mode = 'auto'").await?;
+        println!(
+            "\n{:<34} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9}",
+            "p50 microseconds", "parse", "plan", "optimise", "physical", "execute", "sum"
+        );
+        self.split("split, literal", Some(Vector::Literal)).await?;
+        self.split("split, $1", Some(Vector::Parameter)).await?;
+        self.split("SELECT id FROM packages LIMIT 10", None).await
+    }
+
+    fn asked_for(&self, name: &str) -> bool {
+        self.words.is_empty() || self.words.iter().any(|word| name.contains(word.as_str()))
     }
 
     async fn baseline(&self, sql: &str) -> Result<()> {
+        if !self.asked_for(sql) {
+            return Ok(());
+        }
         let mut times = vec![];
-        for _ in 0..200 {
+        for _ in 0..200 * self.rounds {
             let start = Instant::now();
             run(&self.ctx, sql).await?;
             times.push(start.elapsed());
@@ -169,25 +200,77 @@ impl Bench {
     }
 
     async fn measure(&self, name: &str, columns: &str, filter: &str, k: usize, vector: Vector) -> Result<()> {
+        if !self.asked_for(name) {
+            return Ok(());
+        }
         let (mut times, mut hits, mut wanted, mut fewest) = (vec![], 0, 0, usize::MAX);
         let slow = name.starts_with("mode");
         let queries = if slow { 20 } else { self.vectors.len() };
-        for (round, query) in self.vectors.iter().take(queries).enumerate() {
-            let start = Instant::now();
-            let batches = self.ask(columns, filter, k, vector, query).await?;
-            if round >= WARM_UP || slow {
-                times.push(start.elapsed());
-            }
-            let rows: usize = batches.iter().map(RecordBatch::num_rows).sum();
-            fewest = fewest.min(rows);
-            if !slow {
-                let found = ids(&batches);
-                let truth = self.truth(filter, k, query).await?;
+        let truth = self.truth(filter, k).await?;
+        for round in 0..self.rounds {
+            for (number, query) in self.vectors.iter().take(queries).enumerate() {
+                let start = Instant::now();
+                let batches = self.ask(columns, filter, k, vector, query).await?;
+                if round > 0 || number >= WARM_UP || slow {
+                    times.push(start.elapsed());
+                }
+                let rows: usize = batches.iter().map(RecordBatch::num_rows).sum();
+                fewest = fewest.min(rows);
+                let (found, truth) = (ids(&batches), &truth[number]);
                 hits += truth.iter().filter(|id| found.contains(id)).count();
                 wanted += truth.len();
             }
         }
         print(name, times, hits as f64 / wanted as f64, fewest);
+        Ok(())
+    }
+
+    /// Where the time of a query goes, in microseconds: medians over all queries.
+    async fn split(&self, name: &str, vector: Option<Vector>) -> Result<()> {
+        if !self.asked_for(name) {
+            return Ok(());
+        }
+        let mut laps: [Vec<Duration>; 5] = Default::default();
+        for query in &self.vectors {
+            let (sql, values) = match vector {
+                Some(Vector::Literal) => (top_ten(&format!("{query:?}")), None),
+                Some(_) => (top_ten("$1"), Some(ParamValues::from(vec![parameter(query)]))),
+                None => (name.to_owned(), None),
+            };
+            let state = self.ctx.state();
+            let mut start = Instant::now();
+            let mut lap = |step: usize| {
+                laps[step].push(start.elapsed());
+                start = Instant::now();
+            };
+            let statement = state.sql_to_statement(&sql, &state.config_options().sql_parser.dialect)?;
+            lap(0);
+            let mut plan = state.statement_to_plan(statement).await?;
+            if let Some(values) = values {
+                plan = plan.with_param_values(values)?;
+            }
+            lap(1);
+            let plan = state.optimize(&plan)?;
+            lap(2);
+            let plan = state.query_planner().create_physical_plan(&plan, &state).await?;
+            lap(3);
+            collect(plan, state.task_ctx()).await?;
+            lap(4);
+        }
+        let median = |times: &mut Vec<Duration>| {
+            times.sort_unstable();
+            times[times.len() / 2].as_micros()
+        };
+        let steps: Vec<_> = laps.iter_mut().map(median).collect();
+        println!(
+            "{name:<34} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9}",
+            steps[0],
+            steps[1],
+            steps[2],
+            steps[3],
+            steps[4],
+            steps.iter().sum::<u128>()
+        );
         Ok(())
     }
 
@@ -209,10 +292,8 @@ impl Bench {
         match how {
             Vector::Literal => run(&self.ctx, &sql(&literal())).await,
             Vector::Parameter => {
-                let values: Vec<_> = query.iter().map(|&x| ScalarValue::Float32(Some(x))).collect();
-                let list = ScalarValue::List(ScalarValue::new_list_nullable(&values, &DataType::Float32));
                 let frame = self.ctx.hnsw_sql(&sql("$1")).await?;
-                let params = ParamValues::from(vec![list]);
+                let params = ParamValues::from(vec![parameter(query)]);
                 Box::pin(async move { frame.with_param_values(params)?.collect().await }).await
             }
             Vector::TableFunction => {
@@ -236,21 +317,39 @@ impl Bench {
         }
     }
 
-    /// The exact answer, by our scan without a graph, which the tests hold to DataFusion's own.
-    async fn truth(&self, filter: &str, k: usize, query: &[f32]) -> Result<HashSet<i64>> {
+    /// The exact answers, by our scan without a graph, which the tests hold to DataFusion's own.
+    async fn truth(&self, filter: &str, k: usize) -> Result<Rc<Vec<HashSet<i64>>>> {
+        if let Some(known) = self.truth.borrow().get(&(filter.to_owned(), k)) {
+            return Ok(Rc::clone(known));
+        }
         let table = VectorTable::open(&self.ctx, "packages").await?;
-        let query: Vec<f64> = query.iter().map(|&x| f64::from(x)).collect();
-        let filter = filter.rsplit(' ').next().and_then(|n| n.parse::<i64>().ok());
+        let limit = filter.rsplit(' ').next().and_then(|n| n.parse::<i64>().ok());
         let options = KnnOptions {
             projection: Some(vec!["id".to_owned()]),
-            filter: filter.map(|limit| col("installed_size").lt_eq(lit(limit))),
+            filter: limit.map(|limit| col("installed_size").lt_eq(lit(limit))),
             ef_search: Some(usize::MAX),
             ..KnnOptions::default()
         };
-        Ok(ids(&[table
-            .search(&self.ctx, "embedding", &query, k, &options)
-            .await?]))
+        let mut all = vec![];
+        for query in &self.vectors {
+            let query: Vec<f64> = query.iter().map(|&x| f64::from(x)).collect();
+            let nearest = table.search(&self.ctx, "embedding", &query, k, &options).await?;
+            all.push(ids(&[nearest]));
+        }
+        let all = Rc::new(all);
+        let key = (filter.to_owned(), k);
+        self.truth.borrow_mut().insert(key, Rc::clone(&all));
+        Ok(all)
     }
+}
+
+fn parameter(query: &[f32]) -> ScalarValue {
+    let values: Vec<_> = query.iter().map(|&x| ScalarValue::Float32(Some(x))).collect();
+    ScalarValue::List(ScalarValue::new_list_nullable(&values, &DataType::Float32))
+}
+
+fn top_ten(vector: &str) -> String {
+    format!("SELECT id, cosine_distance(embedding, {vector}) AS d FROM packages ORDER BY d LIMIT 10")
 }
 
 async fn run(ctx: &SessionContext, sql: &str) -> Result<Vec<RecordBatch>> {
