@@ -100,7 +100,10 @@ async fn main() -> Result<()> {
     let bench = Bench {
         ctx,
         vectors,
-        words: std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect(),
+        words: std::env::args()
+            .skip(1)
+            .filter(|word| !word.starts_with('-'))
+            .collect(),
         rounds: std::env::var("HNSW_BENCH_ROUNDS").map_or(1, |n| n.parse().expect("a number")),
         truth: RefCell::default(),
     };
