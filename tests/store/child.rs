@@ -138,6 +138,20 @@ async fn in_a_role() {
             }
             println!("lookups {lookups}");
         }
+        // Of all files of the directory, until it is killed or done.
+        #[cfg(feature = "datafusion")]
+        "create index" => {
+            let ctx = datafusion::prelude::SessionContext::new();
+            datafusion_hnsw::register(&ctx).expect("registered");
+            let url = format!("file://{}/", dir.display());
+            crate::sql::run(
+                &ctx,
+                &format!("CREATE EXTERNAL TABLE t STORED AS PARQUET LOCATION '{url}'"),
+            )
+            .await;
+            println!("at work");
+            crate::sql::run(&ctx, "SELECT * FROM hnsw_create_index('t', 'v', 'metric=l2')").await;
+        }
         "look" => {
             let found = store
                 .lookup(&at, "v", Cosine, &identity("t.parquet", ROWS[0] as u64))
