@@ -219,7 +219,7 @@ async fn sixty_four_sessions_get_no_wrong_answer_while_everything_changes() {
             let mut rng = StdRng::seed_from_u64(session);
             while !world.is_over() {
                 let ctx = world.session().await;
-                for _ in 0..rng.random_range(1..10) {
+                for _ in 0..rng.random_range(1..5) {
                     world.question(&ctx, &mut rng).await;
                 }
             }
@@ -234,7 +234,7 @@ async fn sixty_four_sessions_get_no_wrong_answer_while_everything_changes() {
             }
             others.replace(rng.random_range(0..FILES), version % 1000);
             others.counts.replaced.fetch_add(1, Ordering::Relaxed);
-            tokio::time::sleep(Duration::from_millis(rng.random_range(20..120))).await;
+            tokio::time::sleep(Duration::from_millis(rng.random_range(200..800))).await;
         }
     }));
     for (sql, pause) in [

@@ -282,3 +282,40 @@ async fn a_changed_file_is_answered_exactly_with_the_reason(table: &Table, repla
     table.store.delete(&place).await.expect("ours");
     assert_eq!(table.answers().await, "1 no_sidecar, 1 stale:size");
 }
+
+#[cfg(unix)]
+#[test]
+fn data_that_may_only_be_read_is_indexed_under_another_directory() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = temp();
+    let mode = |path: &std::path::Path, mode| {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).expect("ours");
+    };
+    let (data, indexes) = (dir.path().join("t"), dir.path().join("indexes"));
+    for (path, rights) in [(&data, 0o755), (&indexes, 0o777)] {
+        std::fs::create_dir(path).expect("room");
+        mode(path, rights);
+    }
+    std::fs::write(data.join("a.parquet"), parquet(0..50)).expect("room");
+    mode(&data, 0o555);
+    mode(dir.path(), 0o755);
+    let mut child = crate::child::command("sidecar dir", dir.path());
+    crate::local::as_nobody_if_we_are_root(&mut child, dir.path());
+    let output = child.output().expect("this program starts");
+    mode(&data, 0o755);
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        output.status.success(),
+        "{text}{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    assert!(
+        text.contains("beside: ") && text.contains("hnsw.sidecar_dir"),
+        "{text}"
+    );
+    assert!(
+        text.contains("files=[1 indexed]") && text.contains("fresh"),
+        "{text}"
+    );
+    assert_eq!(crate::sample::names(&data), ["a.parquet"]);
+}
