@@ -8,13 +8,14 @@ use datafusion::common::runtime::SpawnedTask;
 use datafusion::datasource::listing::PartitionedFile;
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::TaskContext;
-use datafusion::execution::memory_pool::MemoryConsumer;
+use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
 use futures::TryStreamExt;
 
 use crate::format::{SidecarMeta, SourceIdentity};
 use crate::hnsw::{BuildProgress, HnswBuilder, HnswConfig, VectorMetric};
 use crate::id::RowId;
 use crate::rows::footer::{Footer, SourceFile};
+use crate::rows::pause::Pause;
 use crate::rows::scan::{FileRead, TableFiles, row_numbers};
 use crate::rows::vectors::{Vector, Vectors, item_type};
 use crate::sidecar::{Location, SidecarStore};
@@ -60,6 +61,8 @@ pub struct IndexProgress {
     pub file: usize,
     /// How many files are to be indexed.
     pub files: usize,
+    /// How many of them are finished. Small files are indexed side by side, so that is not always `file - 1`.
+    pub files_done: usize,
     /// The path of the file.
     pub path: String,
     /// What is being done.
@@ -118,19 +121,27 @@ pub(crate) async fn create(
         .begin(&file.location, &spec.column_name, spec.metric)
         .await
         .map_err(external)?;
-    let Some((builder, item_type)) = read_vectors(table, file, spec, context, &progress).await? else {
+    let Some((builder, item_type, memory)) = read_vectors(table, file, spec, context, &progress).await?
+    else {
         return Ok(None);
     };
     let rows = file.footer.rows;
+    // The threads of a build run on when the statement is dropped: they look whether it is still there.
+    let wanted = Arc::new(());
+    let watch = Arc::downgrade(&wanted);
     let linked = SpawnedTask::spawn_blocking(move || {
-        let index = builder.build_with(&|at: BuildProgress| progress(IndexPhase::Link, at.done));
+        let index = builder.build_with(&|at: BuildProgress| match watch.strong_count() {
+            0 => ControlFlow::Break(()),
+            _ => progress(IndexPhase::Link, at.done),
+        });
         let _ = progress(IndexPhase::Publish, rows);
-        index
+        (index, memory)
     });
-    let index = linked
+    let (index, _memory) = linked
         .await
-        .map_err(|e| DataFusionError::ExecutionJoin(Box::new(e)))?
-        .map_err(external)?;
+        .map_err(|e| DataFusionError::ExecutionJoin(Box::new(e)))?;
+    drop(wanted);
+    let index = index.map_err(external)?;
     let meta = SidecarMeta {
         index_name: spec.name.clone(),
         table_column: spec.column_name.clone(),
@@ -151,7 +162,7 @@ async fn read_vectors(
     spec: &IndexSpec,
     context: &Arc<TaskContext>,
     progress: &(impl Fn(IndexPhase, u64) -> ControlFlow<()> + Sync),
-) -> Result<Option<(HnswBuilder, String)>> {
+) -> Result<Option<(HnswBuilder, String, MemoryReservation)>> {
     let memory = MemoryConsumer::new("CREATE INDEX USING hnsw").register(context.memory_pool());
     let read = FileRead {
         file: &file.file,
@@ -167,7 +178,9 @@ async fn read_vectors(
     let mut null_rows = vec![];
     let mut item = String::new();
     let mut rounded = vec![];
+    let mut pause = Pause::new();
     while let Some(batch) = batches.try_next().await? {
+        pause.if_due().await;
         let column = batch.column(0);
         if let Some(of) = item_type(column.data_type()) {
             item = of.to_string();
@@ -214,7 +227,7 @@ async fn read_vectors(
     for row in null_rows {
         builder.insert_null(row).map_err(external)?;
     }
-    Ok(Some((builder, item)))
+    Ok(Some((builder, item, memory)))
 }
 
 fn batch_end(batch: &datafusion::arrow::array::RecordBatch) -> Result<u64> {

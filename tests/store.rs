@@ -9,18 +9,32 @@ mod conformance;
 mod crash;
 #[path = "store/faults.rs"]
 mod faults;
+#[path = "store/fuzz.rs"]
+mod fuzz;
 #[path = "store/http.rs"]
 mod http;
+#[cfg(feature = "datafusion")]
+#[path = "store/limits.rs"]
+mod limits;
 #[path = "store/load.rs"]
 mod load;
 #[path = "store/local.rs"]
 mod local;
+#[cfg(feature = "datafusion")]
+#[path = "store/many.rs"]
+mod many;
+#[cfg(feature = "datafusion")]
+#[path = "store/replaced.rs"]
+mod replaced;
 #[path = "store/s3.rs"]
 mod s3;
 #[path = "store/sample.rs"]
 mod sample;
 #[path = "store/server.rs"]
 mod server;
+#[cfg(feature = "datafusion")]
+#[path = "store/sessions.rs"]
+mod sessions;
 #[cfg(feature = "datafusion")]
 #[path = "store/sql.rs"]
 mod sql;

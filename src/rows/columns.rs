@@ -11,15 +11,21 @@ use datafusion::arrow::datatypes::Fields;
 use datafusion::common::ScalarValue;
 use datafusion::error::Result;
 use datafusion::execution::TaskContext;
+use datafusion::execution::memory_pool::MemoryReservation;
 use futures::TryStreamExt;
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 
 use super::footer::{Footer, FooterKey};
+use super::memory::{has_room_to_keep, take_to_keep};
+use super::pause::Pause;
 use super::scan::{FileRead, TableFiles};
 
 /// Columns of more uncompressed bytes in a file are not kept.
 const LARGEST: i64 = 32 << 20;
+
+/// The name of the memory consumer.
+const WHO: &str = "columns kept for vector search";
 
 /// A column of a file as a table sees it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -32,14 +38,21 @@ struct ColumnKey {
 
 /// Whole columns, shared by all queries of a session; the least useful go first.
 #[derive(Debug)]
-pub(crate) struct ColumnCache(Cache<ColumnKey, ArrayRef, Memory>);
+pub(crate) struct ColumnCache(Cache<ColumnKey, Column, Memory>);
+
+/// A column, and the memory it was granted.
+#[derive(Clone, Debug)]
+struct Column {
+    array: ArrayRef,
+    memory: Arc<MemoryReservation>,
+}
 
 #[derive(Clone, Debug)]
 struct Memory;
 
-impl Weighter<ColumnKey, ArrayRef> for Memory {
-    fn weight(&self, _key: &ColumnKey, column: &ArrayRef) -> u64 {
-        column.get_array_memory_size() as u64 + 256
+impl Weighter<ColumnKey, Column> for Memory {
+    fn weight(&self, _key: &ColumnKey, column: &Column) -> u64 {
+        column.memory.size() as u64
     }
 }
 
@@ -63,9 +76,12 @@ impl ColumnCache {
         read: FileRead<'_>,
         context: &Arc<TaskContext>,
     ) -> Result<Option<Vec<ArrayRef>>> {
-        if self.0.capacity() == 0 || !is_small_without_index(table.fields(), read.footer, read.columns) {
+        if self.0.capacity() == 0 {
             return Ok(None);
         }
+        let Some(bytes) = small_without_index(table.fields(), read.footer, read.columns) else {
+            return Ok(None);
+        };
         let key = |&column: &usize| ColumnKey {
             file: FooterKey::of(read.source),
             partition_values: read.file.partition_values.clone(),
@@ -73,26 +89,36 @@ impl ColumnCache {
             column,
         };
         let keys: Vec<ColumnKey> = read.columns.iter().map(key).collect();
-        if let Some(known) = keys.iter().map(|key| self.0.get(key)).collect() {
+        if let Some(known) = keys.iter().map(|key| Some(self.0.get(key)?.array)).collect() {
             return Ok(Some(known));
         }
-        let count = keys.len();
-        let batches: Vec<_> = table.read(read, context)?.try_collect().await?;
+        let (count, pool) = (keys.len(), context.memory_pool());
+        if !has_room_to_keep(pool, bytes) {
+            return Ok(None);
+        }
+        let (mut stream, mut batches, mut pause) = (table.read(read, context)?, vec![], Pause::new());
+        while let Some(batch) = stream.try_next().await? {
+            batches.push(batch);
+            pause.if_due().await;
+        }
         let mut columns = Vec::with_capacity(count);
         for (place, key) in keys.into_iter().enumerate() {
             let parts: Vec<&dyn Array> = batches.iter().map(|batch| batch.column(place).as_ref()).collect();
             let column = concat(&parts)?;
-            self.0.insert(key, Arc::clone(&column));
+            if let Some(memory) = take_to_keep(pool, WHO, column.get_array_memory_size() + 256) {
+                let (array, memory) = (Arc::clone(&column), Arc::new(memory));
+                self.0.insert(key, Column { array, memory });
+            }
             columns.push(column);
         }
         Ok(Some(columns))
     }
 }
 
-/// Whether the file has rows, no page index, and only a few bytes in these columns.
-fn is_small_without_index(table: &Fields, footer: &Footer, columns: &[usize]) -> bool {
+/// The bytes of these columns, if the file has rows, no page index, and only a few bytes in them.
+fn small_without_index(table: &Fields, footer: &Footer, columns: &[usize]) -> Option<usize> {
     if footer.metadata.offset_index().is_some() || footer.rows == 0 {
-        return false;
+        return None;
     }
     let names: Vec<&str> = columns
         .iter()
@@ -107,5 +133,6 @@ fn is_small_without_index(table: &Fields, footer: &Footer, columns: &[usize]) ->
         let root = chunk.column_path().parts().first();
         root.is_some_and(|root| names.contains(&root.as_str()))
     });
-    wanted.map(|chunk| chunk.uncompressed_size()).sum::<i64>() <= LARGEST
+    let bytes = wanted.map(|chunk| chunk.uncompressed_size()).sum::<i64>();
+    usize::try_from(bytes).ok().filter(|_| bytes <= LARGEST)
 }

@@ -15,9 +15,17 @@ use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 
 use super::footer::FooterKey;
+use super::memory::{Held, has_room_to_keep, take};
+use super::pause::Pause;
 use super::scan::{FileRead, ROW_NUMBER, TableFiles, matching, row_numbers};
 use crate::hnsw::RowSet;
 use crate::id::RowId;
+
+/// The name of the memory consumer.
+const WHO: &str = "filter bitmaps of vector search";
+
+/// The rows of a file that satisfy a predicate.
+pub(crate) type Bitmap = Arc<Held<RowSet>>;
 
 /// A predicate over a table's columns, ready for its files.
 #[derive(Clone, Debug)]
@@ -62,7 +70,7 @@ impl RowFilter {
         table: &TableFiles,
         read: FileRead<'_>,
         context: &Arc<TaskContext>,
-    ) -> Result<(Arc<RowSet>, bool)> {
+    ) -> Result<(Bitmap, bool)> {
         let key = FilterKey {
             file: FooterKey::of(read.source),
             partition_values: read.file.partition_values.clone(),
@@ -72,8 +80,17 @@ impl RowFilter {
         if let Some(known) = cache.0.get(&key) {
             return Ok((known, true));
         }
-        let rows = Arc::new(self.evaluate(table, read, context).await?);
-        cache.0.insert(key, Arc::clone(&rows));
+        let bytes = weight(read.footer.rows);
+        let pool = context.memory_pool();
+        let memory = take(pool, WHO, bytes).or_else(|_| {
+            // What is only remembered gives way to what is asked.
+            cache.0.clear();
+            take(pool, WHO, bytes)
+        })?;
+        let rows = Arc::new(Held::new(self.evaluate(table, read, context).await?, memory));
+        if has_room_to_keep(pool, 0) {
+            cache.0.insert(key, Arc::clone(&rows));
+        }
         Ok((rows, false))
     }
 
@@ -90,7 +107,9 @@ impl RowFilter {
             ..read
         };
         let mut batches = table.read(read, context)?;
+        let mut pause = Pause::new();
         while let Some(batch) = batches.try_next().await? {
+            pause.if_due().await;
             let mask = matching(&batch, self.over_columns())?;
             let numbers = row_numbers(&batch)?;
             for index in mask.values().set_indices() {
@@ -131,15 +150,20 @@ impl Hash for Predicate {
 
 /// Bitmaps found so far, shared by all queries of a session; the least useful go first.
 #[derive(Debug)]
-pub(crate) struct FilterCache(Cache<FilterKey, Arc<RowSet>, Bytes>);
+pub(crate) struct FilterCache(Cache<FilterKey, Bitmap, Bytes>);
 
 #[derive(Clone, Debug)]
 struct Bytes;
 
-impl Weighter<FilterKey, Arc<RowSet>> for Bytes {
-    fn weight(&self, _key: &FilterKey, rows: &Arc<RowSet>) -> u64 {
-        rows.rows() / 8 + 256
+impl Weighter<FilterKey, Bitmap> for Bytes {
+    fn weight(&self, _key: &FilterKey, rows: &Bitmap) -> u64 {
+        weight(rows.rows()) as u64
     }
+}
+
+/// What a bitmap over so many rows takes, roughly.
+fn weight(rows: u64) -> usize {
+    usize::try_from(rows / 8 + 256).unwrap_or(usize::MAX)
 }
 
 impl FilterCache {

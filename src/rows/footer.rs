@@ -10,9 +10,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use datafusion::error::{DataFusionError, Result};
+use datafusion::execution::memory_pool::{MemoryPool, MemoryReservation};
 use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::parquet::arrow::async_reader::MetadataFetch;
-use datafusion::parquet::errors::{ParquetError, Result as ParquetResult};
+use datafusion::parquet::errors::Result as ParquetResult;
 use datafusion::parquet::file::metadata::{PageIndexPolicy, ParquetMetaData, ParquetMetaDataReader};
 use futures::future::BoxFuture;
 use futures::{FutureExt, TryFutureExt};
@@ -20,11 +21,17 @@ use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt};
 use quick_cache::sync::Cache;
 use xxhash_rust::xxh3::xxh3_128;
 
+use super::memory::take_to_keep;
+use super::version::Version;
+
 /// How many bytes at the end of a file are read at first. Larger footers take a second read.
 const TAIL: u64 = 64 * 1024;
 
 /// How many footers are kept.
 const FOOTERS_KEPT: usize = 4096;
+
+/// The name of the memory consumer.
+const WHO: &str = "Parquet footers kept for vector search";
 
 /// A Parquet file where it lies.
 #[derive(Clone, Debug)]
@@ -117,6 +124,8 @@ pub(crate) struct Footer {
     pub hash: String,
     /// Rows over all row groups.
     pub rows: u64,
+    /// What it takes, if the pool has it to spare.
+    memory: Option<MemoryReservation>,
 }
 
 /// A place in a store at a moment: what a cached footer or bitmap is true of.
@@ -145,28 +154,40 @@ impl FooterKey {
 #[derive(Debug)]
 pub(crate) struct FooterCache {
     footers: Cache<FooterKey, Arc<Footer>>,
-}
-
-impl Default for FooterCache {
-    fn default() -> Self {
-        Self {
-            footers: Cache::new(FOOTERS_KEPT),
-        }
-    }
+    pool: Arc<dyn MemoryPool>,
 }
 
 impl FooterCache {
+    /// A cache that registers its memory with this pool.
+    pub(crate) fn new(pool: Arc<dyn MemoryPool>) -> Self {
+        Self {
+            footers: Cache::new(FOOTERS_KEPT),
+            pool,
+        }
+    }
+
     /// The footer of `file`, from the cache or read now.
     pub(crate) async fn get(&self, file: &SourceFile) -> Result<Arc<Footer>> {
         let key = FooterKey::of(file);
-        self.footers
-            .get_or_insert_async(&key, read_footer(file).map_ok(Arc::new))
-            .await
+        let footer = self
+            .footers
+            .get_or_insert_async(&key, self.read(file).map_ok(Arc::new))
+            .await?;
+        if footer.memory.is_none() {
+            self.footers.remove(&key);
+        }
+        Ok(footer)
+    }
+
+    async fn read(&self, file: &SourceFile) -> Result<Footer> {
+        let mut footer = read_footer(file).await?;
+        footer.memory = take_to_keep(&self.pool, WHO, footer.metadata.memory_size());
+        Ok(footer)
     }
 }
 
 async fn read_footer(file: &SourceFile) -> Result<Footer> {
-    let mut fetch = &mut StoreFetch { file };
+    let mut fetch = &mut VersionFetch(Version::open(file)?);
     let size = file.meta.size;
     let damaged = |why: &str| {
         DataFusionError::External(format!("{} is not a Parquet file: {why}", file.meta.location).into())
@@ -203,19 +224,18 @@ async fn read_footer(file: &SourceFile) -> Result<Footer> {
             .checked_add(more)
             .ok_or_else(|| damaged("it has too many rows"))?;
     }
-    Ok(Footer { metadata, hash, rows })
+    Ok(Footer {
+        metadata,
+        hash,
+        rows,
+        memory: None,
+    })
 }
 
-struct StoreFetch<'a> {
-    file: &'a SourceFile,
-}
+struct VersionFetch(Version);
 
-impl MetadataFetch for &mut StoreFetch<'_> {
+impl MetadataFetch for &mut VersionFetch {
     fn fetch(&mut self, range: Range<u64>) -> BoxFuture<'_, ParquetResult<Bytes>> {
-        self.file
-            .store
-            .get_range(&self.file.meta.location, range)
-            .map_err(|e| ParquetError::External(Box::new(e)))
-            .boxed()
+        async move { Ok(self.0.ranges(&[range]).await?.pop().unwrap_or_default()) }.boxed()
     }
 }

@@ -8,6 +8,9 @@
 pub(crate) mod columns;
 pub(crate) mod filter;
 pub(crate) mod footer;
+pub(crate) mod memory;
+pub(crate) mod pause;
 pub(crate) mod reader;
 pub(crate) mod scan;
 pub(crate) mod vectors;
+mod version;

@@ -201,7 +201,8 @@ async fn read_range(
     let whole = *range == (0..object.size);
     let options = GetOptions {
         range: (!whole).then(|| GetRange::Bounded(range.clone())),
-        if_match: object.e_tag.clone(),
+        // A weak tag never matches a condition.
+        if_match: object.e_tag.clone().filter(|tag| !tag.starts_with("W/")),
         ..GetOptions::default()
     };
     let location: &Path = &object.location;

@@ -1,15 +1,18 @@
-//! Which sidecars a directory of an object store holds: one LIST per directory, remembered for a while.
+//! Which sidecars a directory of an object store holds: one LIST per directory, or one for a whole tree of them,
+//! remembered for a while.
 //!
 //! A remembered listing may lag behind the store. What it still shows is safe to use, because every sidecar is
 //! checked against the Parquet file at hand: so it is used, and renewed in the background. What it does not show
 //! may exist by now: so that is believed only for [`listing_ttl`](super::SidecarOptions::listing_ttl).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use object_store::{ObjectMeta, ObjectStoreExt};
+use futures::TryStreamExt;
+use object_store::path::Path;
+use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt};
 
 use super::location::RemoteDir;
 use super::name::SidecarName;
@@ -31,6 +34,12 @@ const ATTEMPTS: u32 = 3;
 /// An object not changed for this long will show its next change in its time.
 const SETTLED: Duration = Duration::from_secs(3);
 
+/// From how many directories on one recursive listing is tried.
+const MANY: usize = 8;
+
+/// Objects in an answer to LIST.
+const PAGE: usize = 1000;
+
 /// The sidecars of a directory, by name.
 pub(super) type Objects = HashMap<String, ObjectMeta>;
 
@@ -40,6 +49,8 @@ pub(super) struct Listings {
     cells: Mutex<HashMap<String, Arc<Cell>>>,
     /// Objects of stores whose listings show no e-tags, as those stores describe them when asked for one.
     described: Mutex<HashMap<String, ObjectMeta>>,
+    /// Held by the one who lists a whole tree.
+    ahead: tokio::sync::Mutex<()>,
 }
 
 #[derive(Debug, Default)]
@@ -98,6 +109,66 @@ impl Listings {
             return Ok(objects);
         }
         cell.renew(dir, name, patience).await
+    }
+
+    /// Lists the directories in which these sidecars will be looked up, all at once if there are many: a table with a
+    /// directory for each partition costs a few requests instead of one for each.
+    ///
+    /// Whatever goes wrong is left to the lookups.
+    pub(super) async fn list_ahead(&self, wanted: &[(RemoteDir, SidecarName)], patience: Patience) {
+        if self.unknown(wanted, patience).len() < MANY {
+            return;
+        }
+        let _turn = self.ahead.lock().await;
+        let unknown = self.unknown(wanted, patience);
+        let [(first, _), ..] = unknown.as_slice() else {
+            return;
+        };
+        if unknown.len() < MANY {
+            return; // the one before us asked
+        }
+        let before: Vec<_> = unknown
+            .iter()
+            .map(|(dir, name)| {
+                let cell = self.cell(dir, name);
+                let changes = cell.lock().changes;
+                (cell, changes)
+            })
+            .collect();
+        let root = common_root(unknown.iter().map(|(dir, _)| &dir.dir));
+        // A quarter of the requests that it saves: the tree may hold much that is not ours.
+        let most = unknown.len() / 4 * PAGE;
+        let begun = Instant::now();
+        let listed = tokio::time::timeout(patience.timeout, list_tree(first, &root, most)).await;
+        let Ok(Ok(Some(mut found))) = listed else { return };
+        for ((dir, _), (cell, changes)) in unknown.iter().zip(before) {
+            let mut known = cell.lock();
+            if known.changes == changes {
+                known.objects = Some(Arc::new(found.remove(&dir.dir).unwrap_or_default()));
+                known.at = Some(begun);
+                known.failed = None;
+            }
+        }
+    }
+
+    /// Those whose directory would have to be listed, one for each directory.
+    fn unknown<'a>(
+        &self,
+        wanted: &'a [(RemoteDir, SidecarName)],
+        patience: Patience,
+    ) -> Vec<&'a (RemoteDir, SidecarName)> {
+        let mut seen = HashSet::new();
+        wanted
+            .iter()
+            .filter(|(dir, name)| {
+                let cell = self.cell(dir, name);
+                let is_known = cell.fresh(patience.ttl).is_some()
+                    || cell
+                        .fresh(patience.ttl * GRACE)
+                        .is_some_and(|objects| objects.contains_key(&name.to_string()));
+                !is_known && !cannot_list(dir) && seen.insert(&dir.dir)
+            })
+            .collect()
     }
 
     /// The sidecars of the directory as they are now.
@@ -278,6 +349,45 @@ async fn list(dir: &RemoteDir) -> object_store::Result<Objects> {
     let found = dir.store.list_with_delimiter(prefix).await?.objects;
     tracing::debug!(dir = %dir.address(&dir.dir), objects = found.len(), "listed");
     Ok(found.into_iter().filter_map(by_name).collect())
+}
+
+/// The sidecars of all directories below `root`, by directory; `None` if there are more than `most` objects.
+async fn list_tree(
+    of: &RemoteDir,
+    root: &Path,
+    most: usize,
+) -> object_store::Result<Option<HashMap<Path, Objects>>> {
+    let prefix = Some(root).filter(|root| !root.as_ref().is_empty());
+    let mut objects = of.store.list(prefix);
+    let (mut count, mut found) = (0, HashMap::<Path, Objects>::new());
+    while let Some(object) = objects.try_next().await? {
+        count += 1;
+        if count > most {
+            tracing::debug!(root = %of.address(root), most, "too much lies there to list all of it");
+            return Ok(None);
+        }
+        let dir = object.location.parent().unwrap_or_default();
+        if let Some((name, object)) = by_name(object) {
+            found.entry(dir).or_default().insert(name, object);
+        }
+    }
+    tracing::debug!(root = %of.address(root), objects = count, "listed a tree");
+    Ok(Some(found))
+}
+
+/// The directory that all of these are in.
+fn common_root<'a>(dirs: impl Iterator<Item = &'a Path>) -> Path {
+    let parts = |dir: &Path| {
+        dir.parts()
+            .map(|part| part.as_ref().to_owned())
+            .collect::<Vec<_>>()
+    };
+    let common = dirs.map(parts).reduce(|common, dir| {
+        let same = common.iter().zip(&dir).take_while(|(a, b)| a == b).count();
+        common[..same].to_vec()
+    });
+    let text = common.unwrap_or_default().join("/");
+    Path::parse(text).unwrap_or_default()
 }
 
 async fn head(dir: &RemoteDir, name: &SidecarName) -> object_store::Result<Objects> {

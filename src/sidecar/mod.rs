@@ -4,6 +4,7 @@
 //! [`SidecarStore::publish`] puts a new one in place at once. What may go wrong in between (crashes, races, full
 //! disks, stores that fail) leaves the old sidecar or the new one, and every query with its exact answer.
 
+mod ball;
 mod cache_dir;
 mod claim;
 mod content;
@@ -21,6 +22,7 @@ mod redact;
 mod store;
 mod upload;
 
+pub use ball::Ball;
 pub use error::StoreError;
 pub use list::SidecarEntry;
 pub use location::{Location, SidecarDir};

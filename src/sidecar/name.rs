@@ -83,6 +83,11 @@ impl SidecarName {
         )
     }
 
+    /// Whether both index the same column under the same metric, of whatever files.
+    pub fn is_of_same_index(&self, other: &Self) -> bool {
+        self.encoded_column == other.encoded_column && self.metric == other.metric
+    }
+
     /// The same column of the same file under the other metrics.
     pub(super) fn other_metrics(&self) -> impl Iterator<Item = Self> + '_ {
         VectorMetric::ALL

@@ -8,6 +8,7 @@ use std::ops::Deref;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::ball::{BALL, Ball};
 use super::reason::{Reason, compare};
 use crate::format::{FormatError, SourceIdentity};
 use crate::hnsw::VectorMetric;
@@ -21,6 +22,7 @@ pub struct Sidecar {
     url: String,
     bytes: u64,
     loaded_from: LoadedFrom,
+    ball: Option<Ball>,
 }
 
 /// Where the bytes of an open sidecar came from.
@@ -55,11 +57,17 @@ impl Sidecar {
     pub(super) fn map(file: &File, url: &str, loaded_from: LoadedFrom) -> Result<Self, Reason> {
         let bytes = file.metadata().map_err(|error| io_reason(&error))?.len();
         let index = MmapLoader::from_file(file).map_err(load_reason)?;
+        let ball = index
+            .meta()
+            .properties
+            .get(BALL)
+            .and_then(|text| Ball::from_text(text));
         Ok(Self {
             index,
             url: url.to_owned(),
             bytes,
             loaded_from,
+            ball,
         })
     }
 
@@ -81,6 +89,11 @@ impl Sidecar {
     /// Where its bytes came from when it was opened.
     pub fn loaded_from(&self) -> LoadedFrom {
         self.loaded_from
+    }
+
+    /// A ball around the vectors that it links, if one was stored with it.
+    pub fn ball(&self) -> Option<&Ball> {
+        self.ball.as_ref()
     }
 
     /// Whether this is the index of this column for this metric over exactly these bytes.

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStoreExt};
 
+use super::ball::{BALL, Ball};
 use super::claim::{Claim, Claimed, UNFINISHED, remove_leftover, sync_dir};
 use super::content::{self, CONTENT_HASH};
 use super::error::StoreError;
@@ -176,9 +177,22 @@ impl SidecarStore {
         column: &str,
         metric: VectorMetric,
     ) -> Result<bool, StoreError> {
-        let name = location.sidecar_name(column, metric);
+        self.remove_named(location, &location.sidecar_name(column, metric))
+            .await
+    }
+
+    /// Removes the sidecar of this name from where the file has its sidecars; false if there was none.
+    ///
+    /// # Errors
+    ///
+    /// As [`remove`](Self::remove).
+    pub async fn remove_named(
+        self: &Arc<Self>,
+        location: &Location,
+        name: &SidecarName,
+    ) -> Result<bool, StoreError> {
         let home = location.home();
-        let url = home.address(&name);
+        let url = home.address(name);
         let existed = match &home {
             Home::Local(dir) => {
                 let path = dir.join(name.to_string());
@@ -203,13 +217,13 @@ impl SidecarStore {
             }
             Home::Remote(dir) => {
                 let _turn = self.turn(&url)?;
-                let path = dir.path(&name);
+                let path = dir.path(name);
                 match dir.store.head(&path).await {
                     Err(object_store::Error::NotFound { .. }) => false,
                     Err(error) => return Err(StoreError::object(&url, error)),
                     Ok(_) => match dir.store.delete(&path).await {
                         Ok(()) | Err(object_store::Error::NotFound { .. }) => {
-                            self.listings.note(dir, &name, None);
+                            self.listings.note(dir, name, None);
                             true
                         }
                         Err(error) => return Err(StoreError::object(&url, error)),
@@ -288,6 +302,12 @@ impl BuildLease {
                 return Err(changed());
             }
             meta.properties.insert(CONTENT_HASH.to_owned(), hash);
+        }
+        let rounded = !["Float16", "Float32"].contains(&meta.item_type.as_str());
+        let indexed = Arc::clone(&index);
+        let ball = blocking(move || Ok(Ball::around(&indexed, rounded))).await;
+        if let Ok(Some(ball)) = ball {
+            meta.properties.insert(BALL.to_owned(), ball.to_text());
         }
         self.publish_with(move |out| format::write(&index, &meta, &mut &mut *out).map(|_| ()))
             .await

@@ -1,5 +1,6 @@
 //! The one who knows where sidecars are: looks them up, keeps them open, and says why one cannot be used.
 
+use std::borrow::Borrow;
 use std::collections::HashMap;
 use std::path::{Path as FsPath, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -177,6 +178,8 @@ impl SidecarStore {
         column: &str,
         metric: VectorMetric,
     ) -> Vec<Lookup> {
+        self.list_ahead(files.iter().map(|(location, _)| location), column, metric)
+            .await;
         let parallel = self.options().lookup_parallel.max(1);
         let lookups = files
             .iter()
@@ -185,6 +188,25 @@ impl SidecarStore {
             .buffered(parallel)
             .collect()
             .await
+    }
+
+    /// Lists the directories of many remote files at once, before each of them is looked up.
+    ///
+    /// Costs nothing for local files and for directories that were listed a short while ago.
+    pub async fn list_ahead(
+        &self,
+        files: impl IntoIterator<Item = impl Borrow<Location>>,
+        column: &str,
+        metric: VectorMetric,
+    ) {
+        // The first local one ends it: the files of a table are all of one store.
+        let remote = files.into_iter().map_while(|file| match file.borrow().home() {
+            Home::Local(_) => None,
+            Home::Remote(dir) => Some((dir, file.borrow().sidecar_name(column, metric))),
+        });
+        let wanted: Vec<_> = remote.collect();
+        let patience = Patience::from(&*self.options());
+        self.listings.list_ahead(&wanted, patience).await;
     }
 
     /// What this store has done so far.

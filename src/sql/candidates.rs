@@ -3,15 +3,18 @@
 use std::sync::Arc;
 
 use datafusion::common::Result;
+use datafusion::execution::memory_pool::MemoryReservation;
 use futures::TryStreamExt;
 use tracing::warn;
 
+use super::bound::Bound;
 use super::files::{SearchFile, Strategy};
 use super::knn::{Distance, KnnRequest};
 use super::scan::Run;
-use crate::hnsw::exact::{TopK, distance_f64, distances_f64};
-use crate::hnsw::{RowSet, SearchError, SearchOptions, VectorMetric};
+use crate::hnsw::exact::{Neighbour, TopK, distance_f64, distances_f64};
+use crate::hnsw::{Hit, RowSet, SearchError, SearchOptions, VectorMetric, distance_error};
 use crate::id::RowId;
+use crate::rows::pause::Pause;
 use crate::rows::scan::{matching, row_numbers};
 use crate::rows::vectors::{Vector, Vectors};
 use crate::sidecar::Sidecar;
@@ -46,6 +49,19 @@ pub(crate) struct Candidates {
     pub always: Vec<u64>,
     /// Rows whose distance is NULL: as many as could be needed.
     pub nulls: Vec<u64>,
+    /// What these lists take.
+    memory: Option<MemoryReservation>,
+}
+
+impl Candidates {
+    /// Registers the memory of these lists.
+    pub(crate) fn held(mut self, run: &Run) -> Result<Self> {
+        let bytes = size_of_val(&*self.near) + size_of_val(&*self.always) + size_of_val(&*self.nulls);
+        let memory = run.memory.new_empty();
+        memory.try_grow(bytes)?;
+        self.memory = Some(memory);
+        Ok(self)
+    }
 }
 
 /// A vector in the file has another length than the query: DataFusion's own plan says what is wrong.
@@ -59,6 +75,8 @@ pub(crate) struct PreparedQuery {
     pub exact: Arc<[f64]>,
     /// Rounded, for the index.
     pub rounded: Arc<[f32]>,
+    /// Its Euclidean length.
+    pub length: f64,
 }
 
 impl PreparedQuery {
@@ -73,8 +91,20 @@ impl PreparedQuery {
         }
         #[expect(clippy::cast_possible_truncation, reason = "rounding to f32 is meant")]
         let rounded = exact.iter().map(|&x| x as f32).collect();
-        Some(Self { exact, rounded })
+        Some(Self {
+            exact,
+            rounded,
+            length,
+        })
     }
+}
+
+/// The k-th best distance so far, and how near a row of the file at hand can be at best.
+pub(crate) type Known<'a> = Option<(&'a Bound, f64)>;
+
+/// Whether no indexed row of the file can be in the answer.
+fn is_too_far(known: Known<'_>) -> bool {
+    known.is_some_and(|(bound, at_least)| at_least > bound.distance())
 }
 
 /// Finds the candidates of one file.
@@ -82,12 +112,17 @@ pub(crate) async fn candidates(
     run: &Run,
     file: &SearchFile,
     query: &PreparedQuery,
+    known: Known<'_>,
 ) -> Result<Result<Candidates, OtherDimension>> {
-    match &file.strategy {
-        Strategy::Exact(_) => scan_vectors(run, file, query).await,
+    let found = match &file.strategy {
+        Strategy::Exact(_) => scan_vectors(run, file, query).await?,
         Strategy::Index(sidecar) => {
             if sidecar.dim() != query.exact.len() {
                 return Ok(Err(OtherDimension));
+            }
+            if is_too_far(known) && !has_special_rows(sidecar) {
+                run.metrics.files_skipped.add(1);
+                return Ok(Ok(Candidates::default()));
             }
             let allowed = match &run.spec.filter {
                 None => None,
@@ -101,17 +136,37 @@ pub(crate) async fn candidates(
                     Some(rows)
                 }
             };
-            match search_index(run, sidecar, query, allowed.as_deref()) {
-                Ok(found) => Ok(Ok(found)),
+            let memory = run.memory.new_empty();
+            memory.try_grow(search_memory(run, sidecar))?;
+            match search_index(run, sidecar, query, allowed.as_ref().map(|rows| &***rows), known) {
+                Ok(found) => Ok(found.held(run)?),
                 Err(error) => {
                     // Damage inside the graph shows only when a search meets it: the file is answered exactly.
                     warn!(file = %file.source.meta.location, %error, "index search failed; answering exactly");
                     run.metrics.fallbacks.add(1);
-                    scan_vectors(run, file, query).await
+                    scan_vectors(run, file, query).await?
                 }
             }
         }
+    };
+    if let (Ok(found), Some((bound, _))) = (&found, known) {
+        bound.note(&found.near);
     }
+    Ok(found)
+}
+
+/// Bytes that a search of this index takes while it runs: a bit for each node, the candidates, and the hits.
+pub(crate) fn search_memory(run: &Run, sidecar: &Sidecar) -> usize {
+    let nodes = sidecar.node_count();
+    let candidates = run.spec.ef().min(nodes);
+    // A search holds up to four times the hits it wants, and a few thousand, before it cuts them down.
+    let hits = candidates.saturating_mul(4).saturating_add(4096).min(nodes);
+    nodes / 8 + (candidates + hits) * size_of::<Hit>()
+}
+
+/// Whether it lists rows that a search of its graph cannot find.
+fn has_special_rows(sidecar: &Sidecar) -> bool {
+    sidecar.null_rows().len() + sidecar.zero_rows().len() + sidecar.unlinked_rows().len() > 0
 }
 
 /// Finds the candidates of one file through its index.
@@ -120,6 +175,7 @@ pub(crate) fn search_index(
     sidecar: &Sidecar,
     query: &PreparedQuery,
     allowed: Option<&RowSet>,
+    known: Known<'_>,
 ) -> Result<Candidates, SearchError> {
     let request = &run.spec.request;
     let _timer = run.metrics.search_time.timer();
@@ -128,16 +184,23 @@ pub(crate) fn search_index(
     let holds_bits = run.spec.holds_bits(sidecar);
     let zero = || sidecar.zero_rows().filter(is_allowed).map(RowId::get);
     let null = || sidecar.null_rows().filter(is_allowed).map(RowId::get);
-    let mut always: Vec<u64> = sidecar
-        .unlinked_rows()
-        .filter(is_allowed)
-        .map(RowId::get)
-        .collect();
-    let mut nulls: Vec<u64> = null().take(run.spec.nulls_wanted()).collect();
+    let mut found = Candidates {
+        always: sidecar
+            .unlinked_rows()
+            .filter(is_allowed)
+            .map(RowId::get)
+            .collect(),
+        nulls: null().take(run.spec.nulls_wanted()).collect(),
+        ..Candidates::default()
+    };
     if holds_bits {
-        nulls.extend(zero().take(run.spec.nulls_wanted()));
+        found.nulls.extend(zero().take(run.spec.nulls_wanted()));
     } else {
-        always.extend(zero());
+        found.always.extend(zero());
+    }
+    if is_too_far(known) {
+        run.metrics.files_skipped.add(1);
+        return Ok(found);
     }
 
     let ef = run.spec.ef();
@@ -157,14 +220,19 @@ pub(crate) fn search_index(
         }
     }
     run.metrics.count(&outcome.stats);
-    let near = measure(
-        run,
-        sidecar,
-        query,
-        holds_bits,
-        outcome.hits.iter().map(|hit| hit.row),
-    );
-    Ok(Candidates { near, always, nulls })
+    // Farther than the k-th best of other files, even if rounding made it look so.
+    let limit = known.map_or(f64::INFINITY, |(bound, _)| bound.distance());
+    let error = |hit: &Hit| {
+        let (length, longest) = (query.length, f64::from(sidecar.longest_vector()));
+        distance_error(sidecar.metric(), sidecar.dim(), length, longest, hit.distance)
+    };
+    let too_far = |hit: &&Hit| holds_bits && f64::from(hit.distance) - error(hit) > limit;
+    let near = outcome
+        .hits
+        .iter()
+        .filter(|hit| limit.is_infinite() || !too_far(hit));
+    found.near = measure(run, sidecar, query, holds_bits, near.map(|hit| hit.row));
+    Ok(found)
 }
 
 /// Exact distances of rows of an index, or bounds where it does not hold their very bits.
@@ -249,33 +317,42 @@ pub(crate) async fn scan_vectors_for<'q>(
     let mut batches = spec.table.read(read, &run.context)?;
     let gather = |query: &&'q PreparedQuery| Gather::new(&spec.request, spec.nulls_wanted(), query);
     let mut gathers: Vec<_> = queries.iter().map(gather).collect();
+    let memory = run.memory.new_empty();
+    let mut pause = Pause::new();
     while let Some(batch) = batches.try_next().await? {
-        let _timer = run.metrics.search_time.timer();
+        memory
+            .try_resize(batch.get_array_memory_size() + gathers.iter().map(Gather::memory).sum::<usize>())?;
         let mask = match &spec.filter {
             Some(filter) => Some(matching(&batch, filter.over_columns())?),
             None => None,
         };
         let vectors = Vectors::of(batch.column(vector_at))?;
         let numbers = row_numbers(&batch)?;
-        for index in 0..batch.num_rows() {
-            if mask.as_ref().is_none_or(|mask| mask.value(index)) {
-                let row = numbers.value(index).cast_unsigned();
-                let vector = vectors.get(index);
-                if gathers
-                    .iter_mut()
-                    .any(|gather| gather.offer(row, vector).is_err())
-                {
-                    return Ok(Err(OtherDimension));
+        for first in (0..batch.num_rows()).step_by(BLOCK) {
+            pause.if_due().await;
+            let _timer = run.metrics.search_time.timer();
+            for index in first..batch.num_rows().min(first + BLOCK) {
+                if mask.as_ref().is_none_or(|mask| mask.value(index)) {
+                    let row = numbers.value(index).cast_unsigned();
+                    let vector = vectors.get(index);
+                    if gathers
+                        .iter_mut()
+                        .any(|gather| gather.offer(row, vector).is_err())
+                    {
+                        return Ok(Err(OtherDimension));
+                    }
                 }
             }
+            let counted: usize = gathers.iter_mut().map(Gather::take_count).sum();
+            run.metrics.distances.add(counted);
         }
     }
     let found = gathers.into_iter().map(|mut gather| {
         gather.flush();
         run.metrics.distances.add(gather.take_count());
-        gather.finish()
+        gather.finish().held(run)
     });
-    Ok(Ok(found.collect()))
+    Ok(Ok(found.collect::<Result<_>>()?))
 }
 
 /// Rows whose sums run side by side in [`distances_f64`].
@@ -362,6 +439,13 @@ impl<'a> Gather<'a> {
         if self.found.nulls.len() < self.nulls_wanted {
             self.found.nulls.push(row);
         }
+    }
+
+    /// Bytes that it holds, roughly.
+    fn memory(&self) -> usize {
+        (self.found.nulls.len() + self.found.always.len()) * size_of::<u64>()
+            + self.nearest.len() * size_of::<Neighbour>()
+            + self.block.capacity() * size_of::<f32>()
     }
 
     fn take_count(&mut self) -> usize {

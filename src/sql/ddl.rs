@@ -1,23 +1,29 @@
 //! CREATE INDEX and DROP INDEX, as commands.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use datafusion::arrow::array::{Array, Float64Array, RecordBatch, StringArray, UInt64Array};
 use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use datafusion::common::runtime::SpawnedTask;
 use datafusion::common::{Result, TableReference, exec_err};
 use datafusion::error::DataFusionError;
 use datafusion::execution::{SessionState, TaskContext};
+use futures::StreamExt;
 
 use super::command::Command;
 use super::option_list::OptionList;
 use super::options::HnswOptions;
 use super::shared::Shared;
 use super::targets::{all_parquet_tables, locations, parquet_table, target};
-use crate::create::{IndexProgress, IndexSpec, ProgressFn, create};
+use crate::create::{FileToIndex, IndexProgress, IndexSpec, Indexed, ProgressFn, create};
 use crate::hnsw::{HnswConfig, VectorMetric};
-use crate::sidecar::Lookup;
+use crate::rows::scan::TableFiles;
+use crate::sidecar::{SidecarEntry, SidecarStore};
 
 /// What came of building an index.
 #[derive(Clone, Debug)]
@@ -60,10 +66,11 @@ impl CreateIndexCommand {
             ..HnswConfig::default()
         };
         config.check().map_err(external)?;
-        let name = self.options.name.clone().unwrap_or_else(|| {
-            let table = TableReference::from(self.table.as_str());
-            format!("{}_{}_{metric}_idx", table.table(), self.column)
-        });
+        let name = self
+            .options
+            .name
+            .clone()
+            .unwrap_or_else(|| default_name(&self.table, &self.column, metric));
         Ok(IndexSpec {
             name,
             column,
@@ -87,16 +94,22 @@ impl CreateIndexCommand {
         let spec = self.spec(state, target.column)?;
         let shared = Shared::of(state)?;
 
-        let mut stale = vec![];
-        for file in &target.files {
-            let found = shared
-                .sidecars
-                .lookup(&file.location, &spec.column_name, spec.metric, &file.identity)
-                .await;
-            if matches!(found, Lookup::Unusable(_)) {
-                stale.push(file);
-            }
-        }
+        let places: Vec<_> = target
+            .files
+            .iter()
+            .map(|file| (file.location.clone(), file.identity.clone()))
+            .collect();
+        let found = shared
+            .sidecars
+            .lookup_all(&places, &spec.column_name, spec.metric)
+            .await;
+        let stale: Vec<FileToIndex> = target
+            .files
+            .iter()
+            .zip(&found)
+            .filter(|(_, found)| found.fresh().is_none())
+            .map(|(file, _)| file.clone())
+            .collect();
         if stale.is_empty() && !target.files.is_empty() && self.options.if_not_exists != Some(true) {
             return exec_err!(
                 "all files of {reference} have a {} index on {} already; DROP INDEX first, or say IF NOT EXISTS",
@@ -104,41 +117,105 @@ impl CreateIndexCommand {
                 spec.column_name
             );
         }
-        let (mut built, mut rows, mut bytes) = (0_u64, 0, 0);
-        for (number, file) in stale.iter().enumerate() {
-            let Some(table) = &target.table else { break };
-            let files = stale.len();
-            let (path, total) = (file.source.meta.location.to_string(), file.footer.rows);
-            let listener = progress.clone();
-            let progress = move |phase, done| match &listener {
-                None => std::ops::ControlFlow::Continue(()),
-                Some(listener) => {
-                    let path = path.clone();
-                    listener(&IndexProgress {
-                        file: number + 1,
-                        files,
-                        path,
-                        phase,
-                        done,
-                        total,
-                    })
-                }
-            };
-            if let Some(done) = create(table, file, &spec, &shared.sidecars, &context, progress).await? {
-                built += 1;
-                rows += done.rows;
-                bytes += done.bytes;
+        let (files_kept, files) = ((target.files.len() - stale.len()) as u64, stale.len());
+        let built = match target.table {
+            None => vec![],
+            Some(table) => {
+                let build = Build {
+                    table,
+                    spec: spec.clone(),
+                    sidecars: Arc::clone(&shared.sidecars),
+                    context,
+                    progress,
+                    files,
+                    done: Arc::default(),
+                };
+                Arc::new(build).all(stale).await?
             }
-        }
+        };
         Ok(IndexSummary {
             index_name: spec.name,
             metric: spec.metric,
-            files_built: built,
-            files_kept: (target.files.len() - stale.len()) as u64,
-            rows,
-            bytes,
+            files_built: built.len() as u64,
+            files_kept,
+            rows: built.iter().map(|file| file.rows).sum(),
+            bytes: built.iter().map(|file| file.bytes).sum(),
             elapsed: start.elapsed(),
         })
+    }
+}
+
+/// Files of fewer rows are built side by side, a thread for each; the others one after the other, by all threads.
+///
+/// The bytes of an index do not depend on the threads.
+const SMALL: u64 = 20_000;
+
+/// A build of several files.
+struct Build {
+    table: TableFiles,
+    spec: IndexSpec,
+    sidecars: Arc<SidecarStore>,
+    context: Arc<TaskContext>,
+    progress: Option<ProgressFn>,
+    files: usize,
+    done: Arc<AtomicUsize>,
+}
+
+impl Build {
+    /// Builds all of them. What was published before an error or an interruption stays, and is not built again.
+    async fn all(self: Arc<Self>, files: Vec<FileToIndex>) -> Result<Vec<Indexed>> {
+        let threads = match self.spec.config.threads {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            threads => threads,
+        };
+        let numbered = files.into_iter().enumerate();
+        let (small, mut alone): (Vec<_>, Vec<_>) =
+            numbered.partition(|(_, file)| threads > 1 && file.footer.rows < SMALL);
+        let mut side_by_side = futures::stream::iter(small)
+            .map(|(number, file)| {
+                let build = Arc::clone(&self);
+                SpawnedTask::spawn(async move {
+                    let built = build.one(number, &file, 1).await;
+                    (number, file, built)
+                })
+            })
+            .buffer_unordered(threads);
+        let mut indexed = vec![];
+        while let Some(built) = side_by_side.next().await {
+            let (number, file, built) = built.map_err(|e| DataFusionError::ExecutionJoin(Box::new(e)))?;
+            match built {
+                Ok(built) => indexed.extend(built),
+                // There is not room for so many at once.
+                Err(DataFusionError::ResourcesExhausted(_)) => alone.push((number, file)),
+                Err(error) => return Err(error),
+            }
+        }
+        for (number, file) in alone {
+            indexed.extend(self.one(number, &file, self.spec.config.threads).await?);
+        }
+        Ok(indexed)
+    }
+
+    async fn one(&self, number: usize, file: &FileToIndex, threads: usize) -> Result<Option<Indexed>> {
+        let (path, total) = (file.source.meta.location.to_string(), file.footer.rows);
+        let (listener, files, files_done) = (self.progress.clone(), self.files, Arc::clone(&self.done));
+        let progress = move |phase, done| match &listener {
+            None => ControlFlow::Continue(()),
+            Some(listener) => listener(&IndexProgress {
+                file: number + 1,
+                files,
+                files_done: files_done.load(Relaxed),
+                path: path.clone(),
+                phase,
+                done,
+                total,
+            }),
+        };
+        let mut spec = self.spec.clone();
+        spec.config.threads = threads;
+        let built = create(&self.table, file, &spec, &self.sidecars, &self.context, progress).await?;
+        self.done.fetch_add(1, Relaxed);
+        Ok(built)
     }
 }
 
@@ -190,6 +267,37 @@ pub(crate) struct DropIndexCommand {
     pub if_exists: bool,
 }
 
+impl DropIndexCommand {
+    /// Whether a sidecar is part of the index.
+    ///
+    /// One that does not open cannot say so. It is taken for a part of the index whose sidecars for the same column
+    /// and metric do open, or else of the one that has the default name; its file name always names it.
+    fn names(&self, table: &str, entry: &SidecarEntry, others: &[SidecarEntry]) -> bool {
+        if let Ok(sidecar) = &entry.opened {
+            return sidecar.meta().index_name == self.name;
+        }
+        if entry.name.to_string() == self.name {
+            return true;
+        }
+        let mut siblings = others
+            .iter()
+            .filter(|other| other.location.is_some() && other.name.is_of_same_index(&entry.name))
+            .filter_map(|other| Some(other.opened.as_ref().ok()?.meta().index_name.as_str()))
+            .peekable();
+        if siblings.peek().is_some() {
+            return siblings.any(|name| name == self.name);
+        }
+        let column = entry.name.column().unwrap_or_default();
+        default_name(table, &column, entry.name.metric) == self.name
+    }
+}
+
+/// What an index is called when nobody says.
+fn default_name(table: &str, column: &str, metric: VectorMetric) -> String {
+    let table = TableReference::from(table);
+    format!("{}_{column}_{metric}_idx", table.table())
+}
+
 #[async_trait]
 impl Command for DropIndexCommand {
     fn name(&self) -> &'static str {
@@ -212,23 +320,18 @@ impl Command for DropIndexCommand {
             None => all_parquet_tables(state).await?,
         };
         let shared = Shared::of(state)?;
-        let mut dropped = 0_u64;
-        for (_, provider) in tables {
+        let (mut dropped, mut unreadable) = (0_u64, vec![]);
+        for (table, provider) in tables {
             let locations = locations(state, &provider).await?;
-            for entry in shared.sidecars.list(&locations).await.map_err(external)? {
-                let (Some(place), Ok(sidecar)) = (entry.location, &entry.opened) else {
-                    continue;
-                };
-                if sidecar.meta().index_name != self.name {
-                    continue;
+            let entries = shared.sidecars.list(&locations).await.map_err(external)?;
+            for entry in &entries {
+                let Some(place) = entry.location else { continue };
+                if self.names(&table, entry, &entries) {
+                    let removed = shared.sidecars.remove_named(&locations[place], &entry.name);
+                    dropped += u64::from(removed.await.map_err(external)?);
+                } else if entry.opened.is_err() {
+                    unreadable.push(entry.name.to_string());
                 }
-                let (column, metric) = (sidecar.meta().table_column.clone(), entry.name.metric);
-                let removed = shared
-                    .sidecars
-                    .remove(&locations[place], &column, metric)
-                    .await
-                    .map_err(external)?;
-                dropped += u64::from(removed);
             }
         }
         if dropped == 0 && !self.if_exists {
@@ -236,8 +339,14 @@ impl Command for DropIndexCommand {
                 .table
                 .as_ref()
                 .map_or_else(String::new, |table| format!(" on {table}"));
+            let damaged = if unreadable.is_empty() {
+                String::new()
+            } else {
+                let names = unreadable.join("\", \"");
+                format!("; these do not open, and can be dropped by their file names: \"{names}\"")
+            };
             return exec_err!(
-                "there is no index {}{on}; SELECT * FROM hnsw_indexes() lists them, and IF EXISTS makes this no error",
+                "there is no index {}{on}; SELECT * FROM hnsw_indexes() lists them, and IF EXISTS makes this no error{damaged}",
                 self.name
             );
         }

@@ -12,6 +12,7 @@ use datafusion::arrow::compute::{cast, take};
 use datafusion::arrow::datatypes::{DataType, FieldRef};
 use datafusion::common::{Result, internal_datafusion_err};
 use datafusion::execution::SendableRecordBatchStream;
+use datafusion::execution::memory_pool::MemoryReservation;
 use datafusion::parquet::arrow::arrow_reader::RowSelection;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use futures::{StreamExt, TryStreamExt};
@@ -19,6 +20,7 @@ use futures::{StreamExt, TryStreamExt};
 use super::files::{SearchFile, Strategy};
 use super::scan::Run;
 use crate::id::RowId;
+use crate::rows::pause::Pause;
 use crate::rows::scan::row_numbers;
 use crate::sidecar::Sidecar;
 
@@ -32,13 +34,32 @@ pub(crate) fn fetch(run: Arc<Run>, rows: Vec<Vec<u64>>) -> SendableRecordBatchSt
         .filter(|(_, rows)| futures::future::ready(!rows.is_empty()))
         .map(move |(index, rows)| fetch_file(Arc::clone(&run), index, rows))
         .buffered(FETCHES_AT_ONCE)
-        .map_ok(|batches| futures::stream::iter(batches).map(Ok))
+        .map_ok(|fetched| {
+            let Fetched { batches, memory } = fetched;
+            futures::stream::iter(batches).map(move |batch| {
+                let _held = &memory;
+                Ok(batch)
+            })
+        })
         .try_flatten();
     Box::pin(RecordBatchStreamAdapter::new(schema, batches))
 }
 
+/// Rows of one file, and the memory they were granted.
+#[derive(Debug)]
+pub(crate) struct Fetched {
+    pub batches: Vec<RecordBatch>,
+    pub memory: MemoryReservation,
+}
+
 /// Fetches these rows of one file, in this order, which is ascending.
-pub(crate) async fn fetch_file(run: Arc<Run>, index: usize, rows: Vec<u64>) -> Result<Vec<RecordBatch>> {
+pub(crate) async fn fetch_file(run: Arc<Run>, index: usize, rows: Vec<u64>) -> Result<Fetched> {
+    let memory = run.memory.new_empty();
+    let one = |batch: RecordBatch, memory: MemoryReservation| {
+        memory.try_grow(batch.get_array_memory_size())?;
+        let batches = vec![batch];
+        Ok(Fetched { batches, memory })
+    };
     let _timer = run.metrics.fetch_time.timer();
     let file = &run.spec.files[index];
     let spec = &run.spec;
@@ -53,10 +74,8 @@ pub(crate) async fn fetch_file(run: Arc<Run>, index: usize, rows: Vec<u64>) -> R
         columns.remove(at);
         if columns.is_empty() {
             let vectors = from_sidecar(sidecar, rows.iter().copied(), &spec.vector_type)?;
-            return Ok(vec![RecordBatch::try_new(
-                Arc::clone(&spec.schema),
-                vec![vectors],
-            )?]);
+            let batch = RecordBatch::try_new(Arc::clone(&spec.schema), vec![vectors])?;
+            return one(batch, memory);
         }
     }
     // Also refuses rows that the file does not have, which only a damaged index can name.
@@ -82,25 +101,24 @@ pub(crate) async fn fetch_file(run: Arc<Run>, index: usize, rows: Vec<u64>) -> R
         }
         let count = RecordBatchOptions::new().with_row_count(Some(rows.len()));
         let batch = RecordBatch::try_new_with_options(Arc::clone(&spec.schema), arrays, &count)?;
-        return Ok(vec![batch]);
+        return one(batch, memory);
     }
     let mut read = run.read(file);
     read.columns = &columns;
     read.selection = Some(selection);
     let mut stream = spec.table.read(read, &run.context)?;
-    let mut batches = vec![];
+    let (mut batches, mut pause) = (vec![], Pause::new());
     while let Some(batch) = stream.try_next().await? {
+        pause.if_due().await;
         let mut arrays = batch.columns()[..columns.len()].to_vec();
         if let Some((at, sidecar)) = vectors {
             let numbers = row_numbers(&batch)?.values().iter().map(|n| n.cast_unsigned());
             arrays.insert(at, from_sidecar(sidecar, numbers, &spec.vector_type)?);
         }
         let rows = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
-        batches.push(RecordBatch::try_new_with_options(
-            Arc::clone(&spec.schema),
-            arrays,
-            &rows,
-        )?);
+        let batch = RecordBatch::try_new_with_options(Arc::clone(&spec.schema), arrays, &rows)?;
+        memory.try_grow(batch.get_array_memory_size())?;
+        batches.push(batch);
     }
     run.metrics.bytes_read.add(run.take_bytes_read());
     let found: usize = batches.iter().map(RecordBatch::num_rows).sum();
@@ -111,7 +129,7 @@ pub(crate) async fn fetch_file(run: Arc<Run>, index: usize, rows: Vec<u64>) -> R
             rows.len()
         ));
     }
-    Ok(batches)
+    Ok(Fetched { batches, memory })
 }
 
 /// The sidecar of a file, if it can give the vectors of all these rows as the table's scan would.

@@ -18,7 +18,7 @@ use crate::rows::scan::TableFiles;
 use crate::sidecar::{Location, Lookup, Reason, Sidecar, SidecarDir};
 
 /// Files whose footers and sidecars are looked up at the same time.
-const LOOKUPS_AT_ONCE: usize = 16;
+pub(crate) const LOOKUPS_AT_ONCE: usize = 16;
 
 /// One file of a search.
 #[derive(Debug)]
@@ -33,6 +33,18 @@ pub(crate) struct SearchFile {
     pub strategy: Strategy,
     /// What finding and opening the sidecar took.
     pub load: Duration,
+}
+
+impl SearchFile {
+    /// None of its rows with an indexed vector is nearer to the query than this; see [`Ball`](crate::sidecar::Ball).
+    pub(crate) fn at_least(&self, request: &KnnRequest, query: &[f64]) -> f64 {
+        match &self.strategy {
+            Strategy::Index(sidecar) => sidecar.ball().map_or(f64::NEG_INFINITY, |ball| {
+                ball.at_least(request.distance.metric(), query)
+            }),
+            Strategy::Exact(_) => f64::NEG_INFINITY,
+        }
+    }
 }
 
 /// How the nearest rows of one file are found.
@@ -106,6 +118,17 @@ pub(crate) async fn plan_files(
     request: &KnnRequest,
     sidecars: &Sidecars,
 ) -> Result<Option<Vec<SearchFile>>> {
+    if let Sidecars::In(dir) = sidecars {
+        let places = table.files().map(|file| {
+            let (url, meta) = (table.store_url().clone(), file.object_meta.clone());
+            location(&SourceFile::new(Arc::clone(&store), url, meta), dir.clone())
+        });
+        let metric = request.distance.metric();
+        shared
+            .sidecars
+            .list_ahead(places, &request.column_name, metric)
+            .await;
+    }
     let planned = futures::stream::iter(table.files().cloned())
         .map(|file| plan_file(shared, table, Arc::clone(&store), file, request, sidecars))
         .buffered(LOOKUPS_AT_ONCE)

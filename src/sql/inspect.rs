@@ -15,6 +15,7 @@ use super::command::Command;
 use super::shared::Shared;
 use super::targets::{all_parquet_tables, files, parquet_table};
 use crate::create::FileToIndex;
+use crate::format::FormatError;
 use crate::hnsw::SearchOptions;
 use crate::id::RowId;
 use crate::sidecar::{Lookup, Sidecar, SidecarEntry};
@@ -199,8 +200,7 @@ impl Command for VerifyCommand {
             rows.push(sidecar.as_ref().map(|sidecar| sidecar.rows()));
             let checked = match sidecar {
                 Some(sidecar) => {
-                    let check =
-                        SpawnedTask::spawn_blocking(move || (sidecar.verify().err(), recall(&sidecar)));
+                    let check = SpawnedTask::spawn_blocking(move || (damage(&sidecar), recall(&sidecar)));
                     Some(
                         check
                             .await
@@ -236,6 +236,26 @@ impl Command for VerifyCommand {
             ],
         )?)
     }
+}
+
+/// What does not hold together in a sidecar: its bytes, or the ball that says how near its rows can be.
+fn damage(sidecar: &Sidecar) -> Option<FormatError> {
+    if let Err(error) = sidecar.verify() {
+        return Some(error);
+    }
+    let ball = sidecar.ball()?;
+    let mut listed: Vec<RowId> = sidecar.zero_rows().chain(sidecar.unlinked_rows()).collect();
+    listed.sort_unstable();
+    let outside = (0..sidecar.rows()).map(RowId::new).find(|row| {
+        listed.binary_search(row).is_err()
+            && sidecar
+                .vector(*row)
+                .is_some_and(|vector| !ball.holds(sidecar.metric(), &vector))
+    });
+    outside.map(|row| FormatError::Damaged {
+        section: "footer",
+        reason: format!("row {} lies outside of the ball around all rows", row.get()),
+    })
 }
 
 /// Recall@10 of searches for vectors of the index itself, spread over its rows, against looking at every node.

@@ -19,6 +19,8 @@ pub(crate) struct SearchMetrics {
     pub bytes_read: Count,
     /// Files whose filter had been evaluated before.
     pub filter_cache_hits: Count,
+    /// Files whose index was not searched, because all of their rows are too far.
+    pub files_skipped: Count,
     /// Files answered exactly because their index failed while it was searched.
     pub fallbacks: Count,
     /// 1 if the whole table was passed on, because the query vector can only be judged by DataFusion's functions.
@@ -44,6 +46,7 @@ impl SearchMetrics {
             rows_fetched: count("rows_fetched"),
             bytes_read: count("bytes_read"),
             filter_cache_hits: count("filter_cache_hits"),
+            files_skipped: count("files_skipped"),
             fallbacks: count("index_fallbacks"),
             passed_through: count("passed_through"),
             load_time: time("load_time"),

@@ -2,6 +2,7 @@
 
 mod analyzer;
 mod bind;
+mod bound;
 mod candidates;
 mod choose;
 mod command;
@@ -59,7 +60,8 @@ use shared::Shared;
 /// Returns an error if DataFusion refuses a function.
 pub fn register(ctx: &SessionContext) -> Result<()> {
     let state = ctx.state_ref();
-    let shared = Arc::new(Shared::new());
+    let pool = Arc::clone(&ctx.runtime_env().memory_pool);
+    let shared = Arc::new(Shared::new(pool));
     {
         let mut state = state.write();
         if state.config().get_extension::<Shared>().is_some() {

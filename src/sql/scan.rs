@@ -13,6 +13,7 @@ use datafusion::common::stats::Precision;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::{Result, ScalarValue, Statistics};
 use datafusion::error::DataFusionError;
+use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr};
 use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
@@ -25,6 +26,7 @@ use datafusion::physical_plan::{
 };
 use futures::{StreamExt, TryStreamExt};
 
+use super::bound::Bound;
 use super::candidates::{Candidates, OtherDimension, PreparedQuery, candidates};
 use super::choose::choose;
 use super::explain;
@@ -96,15 +98,19 @@ pub(crate) struct Run {
     pub(crate) spec: Arc<ScanSpec>,
     pub(crate) context: Arc<TaskContext>,
     pub(crate) metrics: SearchMetrics,
+    /// What is taken from DataFusion's pool; each piece of work holds a part of its own.
+    pub(crate) memory: MemoryReservation,
     bytes_read: Arc<AtomicU64>,
 }
 
 impl Run {
     pub(crate) fn new(spec: Arc<ScanSpec>, context: Arc<TaskContext>, metrics: SearchMetrics) -> Self {
+        let memory = MemoryConsumer::new("vector search").register(context.memory_pool());
         Self {
             spec,
             context,
             metrics,
+            memory,
             bytes_read: Arc::new(AtomicU64::new(0)),
         }
     }
@@ -260,22 +266,31 @@ async fn query_vector(run: &Run) -> Result<Option<Arc<[f64]>>> {
     Ok(as_doubles(&value).map(Arc::from))
 }
 
-/// Searches all files, several at a time.
+/// Searches all files, several at a time: those that may hold the nearest rows first, so that others can be skipped.
 async fn search(run: &Arc<Run>, query: &PreparedQuery) -> Result<Result<Vec<Candidates>, OtherDimension>> {
     let files = &run.spec.files;
     if let [file] = files.as_slice() {
-        return Ok(candidates(run, file, query).await?.map(|found| vec![found]));
+        let found = candidates(run, file, query, None).await?;
+        return Ok(found.map(|found| vec![found]));
     }
-    let mut searches = futures::stream::iter(0..files.len())
-        .map(|index| {
-            let (run, query) = (Arc::clone(run), query.clone());
-            SpawnedTask::spawn(async move { candidates(&run, &run.spec.files[index], &query).await })
+    let at_least = |file: &SearchFile| file.at_least(&run.spec.request, &query.exact);
+    let mut order: Vec<(f64, usize)> = files.iter().map(at_least).zip(0..).collect();
+    order.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let bound = Arc::new(Bound::new(run.spec.request.k));
+    let mut searches = futures::stream::iter(order)
+        .map(|(at_least, index)| {
+            let (run, query, bound) = (Arc::clone(run), query.clone(), Arc::clone(&bound));
+            SpawnedTask::spawn(async move {
+                let found = candidates(&run, &run.spec.files[index], &query, Some((&bound, at_least)));
+                (index, found.await)
+            })
         })
-        .buffered(run.spec.threads.max(1));
-    let mut found = Vec::with_capacity(files.len());
-    while let Some(of_file) = searches.next().await {
-        match of_file.map_err(|e| DataFusionError::ExecutionJoin(Box::new(e)))?? {
-            Ok(of_file) => found.push(of_file),
+        .buffer_unordered(run.spec.threads.max(1));
+    let mut found: Vec<Candidates> = files.iter().map(|_| Candidates::default()).collect();
+    while let Some(searched) = searches.next().await {
+        let (index, of_file) = searched.map_err(|e| DataFusionError::ExecutionJoin(Box::new(e)))?;
+        match of_file? {
+            Ok(of_file) => found[index] = of_file,
             Err(other) => return Ok(Err(other)),
         }
     }

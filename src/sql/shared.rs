@@ -4,6 +4,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use datafusion::catalog::Session;
 use datafusion::common::{Result, config_datafusion_err};
+use datafusion::execution::memory_pool::MemoryPool;
 
 use super::options::HnswOptions;
 use crate::create::ProgressFn;
@@ -26,9 +27,10 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    pub(crate) fn new() -> Self {
+    /// Caches that register their memory with this pool.
+    pub(crate) fn new(pool: Arc<dyn MemoryPool>) -> Self {
         Self {
-            footers: FooterCache::default(),
+            footers: FooterCache::new(pool),
             columns: ColumnCache::new(HnswOptions::default().column_cache_size as u64),
             filters: FilterCache::new(HnswOptions::default().filter_cache_size as u64),
             sidecars: SidecarStore::new(SidecarOptions::default()),

@@ -4,10 +4,12 @@ use std::sync::Arc;
 
 use datafusion::common::{Result, TableReference, exec_err, plan_datafusion_err, plan_err};
 use datafusion::datasource::TableProvider;
+use datafusion::datasource::listing::PartitionedFile;
 use datafusion::execution::SessionState;
 use datafusion::physical_plan::empty::EmptyExec;
+use futures::{StreamExt, TryStreamExt};
 
-use super::files::{identity, location, sidecar_dir};
+use super::files::{LOOKUPS_AT_ONCE, identity, location, sidecar_dir};
 use super::options::HnswOptions;
 use super::shared::Shared;
 use super::table::VectorTable;
@@ -104,8 +106,7 @@ pub(crate) async fn files(
         .set_cache(options.cache_dir(), options.cache_size as u64);
     let dir = sidecar_dir(&options, state.runtime_env())?;
     let store = state.runtime_env().object_store(files.store_url())?;
-    let mut found = vec![];
-    for file in files.files() {
+    let look = async |file: PartitionedFile| {
         let source = SourceFile::new(
             Arc::clone(&store),
             files.store_url().clone(),
@@ -119,14 +120,19 @@ pub(crate) async fn files(
         }
         let source = source.identified().await?;
         let footer = shared.footers.get(&source).await?;
-        found.push(FileToIndex {
-            file: file.clone(),
+        Ok(FileToIndex {
             location: location(&source, dir.clone()),
             identity: identity(&source, &footer),
+            file,
             source,
             footer,
-        });
-    }
+        })
+    };
+    let mut found: Vec<FileToIndex> = futures::stream::iter(files.files().cloned())
+        .map(look)
+        .buffered(LOOKUPS_AT_ONCE)
+        .try_collect()
+        .await?;
     found.sort_by(|a, b| a.source.meta.location.cmp(&b.source.meta.location));
     Ok((found, Some(files)))
 }

@@ -10,6 +10,7 @@ use datafusion::common::runtime::SpawnedTask;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::{Result, exec_err, internal_datafusion_err};
 use datafusion::error::DataFusionError;
+use datafusion::execution::memory_pool::MemoryReservation;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr};
 use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType};
@@ -21,7 +22,10 @@ use datafusion::physical_plan::{
 use futures::TryStreamExt;
 use tracing::warn;
 
-use super::candidates::{Candidates, PreparedQuery, distance_of, scan_vectors_for, search_index};
+use super::bound::Bound;
+use super::candidates::{
+    Candidates, PreparedQuery, distance_of, scan_vectors_for, search_index, search_memory,
+};
 use super::choose::choose;
 use super::explain;
 use super::fetch::fetch_file;
@@ -153,6 +157,8 @@ struct Query {
     vector: PreparedQuery,
     /// Whether an index can be asked for its neighbors.
     searchable: bool,
+    /// The k-th best distance in the files searched so far.
+    bound: Bound,
 }
 
 /// A pair of the join, its right row by place in the fetched ones.
@@ -172,7 +178,9 @@ impl Join {
         // What each file offers, for each query.
         let mut offered: Vec<Vec<Candidates>> = queries.iter().map(|_| vec![]).collect();
         for file in 0..self.run.spec.files.len() {
-            for (all, of_file) in offered.iter_mut().zip(self.search_file(file, &queries).await?) {
+            let found = self.search_file(file, &queries).await?;
+            for ((all, of_file), query) in offered.iter_mut().zip(found).zip(queries.iter()) {
+                query.bound.note(&of_file.near);
                 all.push(of_file);
             }
         }
@@ -180,7 +188,7 @@ impl Join {
             .into_iter()
             .map(|all| choose(all, &self.run.spec.request))
             .collect();
-        let (right, places) = self.fetch(&chosen).await?;
+        let (right, places, _memory) = self.fetch(&chosen).await?;
         let pairs = self.nearest(&queries, &chosen, &places, &right)?;
         self.assemble(left, &right, &pairs)
     }
@@ -200,11 +208,13 @@ impl Join {
             let vector = prepared.unwrap_or_else(|| PreparedQuery {
                 exact,
                 rounded: Arc::from([]),
+                length: f64::NAN,
             });
             queries.push(Query {
                 left: row as u64,
                 vector,
                 searchable,
+                bound: Bound::new(self.run.spec.request.k),
             });
         }
         Ok(queries)
@@ -242,14 +252,22 @@ impl Join {
     async fn search_index(&self, index: usize, queries: &Arc<[Query]>) -> Result<Vec<Option<Candidates>>> {
         let threads = self.run.spec.threads.max(1);
         let share = queries.len().div_ceil(threads);
+        let memory = self.run.memory.new_empty();
+        if let Strategy::Index(sidecar) = &self.run.spec.files[index].strategy {
+            memory.try_grow(search_memory(&self.run, sidecar).saturating_mul(threads))?;
+        }
+        // Blocking tasks run on when the query is dropped: they look whether it is still there.
+        let wanted = Arc::new(());
         let tasks: Vec<_> = (0..queries.len())
             .step_by(share)
             .map(|start| {
                 let (run, queries) = (Arc::clone(&self.run), Arc::clone(queries));
+                let wanted = Arc::downgrade(&wanted);
                 SpawnedTask::spawn_blocking(move || {
                     let end = (start + share).min(queries.len());
                     queries[start..end]
                         .iter()
+                        .take_while(|_| wanted.strong_count() > 0)
                         .map(|query| search_one(&run, index, query))
                         .collect::<Vec<_>>()
                 })
@@ -257,17 +275,24 @@ impl Join {
             .collect();
         let mut found = Vec::with_capacity(queries.len());
         for task in tasks {
-            found.extend(
-                task.await
-                    .map_err(|error| DataFusionError::ExecutionJoin(Box::new(error)))?,
-            );
+            let of_share = task
+                .await
+                .map_err(|error| DataFusionError::ExecutionJoin(Box::new(error)))?;
+            for of_query in of_share {
+                found.push(of_query.map(|found| found.held(&self.run)).transpose()?);
+            }
         }
+        drop(wanted);
         Ok(found)
     }
 
     /// Fetches the rows that any query chose. Gives them, and the first place of each file with its rows.
-    async fn fetch(&self, chosen: &[Vec<Vec<u64>>]) -> Result<(RecordBatch, Vec<(u64, Vec<u64>)>)> {
+    async fn fetch(
+        &self,
+        chosen: &[Vec<Vec<u64>>],
+    ) -> Result<(RecordBatch, Vec<(u64, Vec<u64>)>, MemoryReservation)> {
         let files = self.run.spec.files.len();
+        let memory = self.run.memory.new_empty();
         let mut batches = vec![];
         let mut places = Vec::with_capacity(files);
         let mut first = 0;
@@ -280,13 +305,15 @@ impl Join {
             rows.sort_unstable();
             rows.dedup();
             if !rows.is_empty() {
-                batches.extend(fetch_file(Arc::clone(&self.run), file, rows.clone()).await?);
+                let fetched = fetch_file(Arc::clone(&self.run), file, rows.clone()).await?;
+                memory.try_grow(fetched.memory.size())?;
+                batches.extend(fetched.batches);
             }
             let count = rows.len() as u64;
             places.push((first, rows));
             first += count;
         }
-        Ok((concat_batches(&self.run.spec.schema, &batches)?, places))
+        Ok((concat_batches(&self.run.spec.schema, &batches)?, places, memory))
     }
 
     /// The pairs of the answer: of the rows chosen for each query, the `k` at the least exact distance.
@@ -355,7 +382,8 @@ fn search_one(run: &Run, index: usize, query: &Query) -> Option<Candidates> {
     let (Strategy::Index(sidecar), true) = (&file.strategy, query.searchable) else {
         return None;
     };
-    match search_index(run, sidecar, &query.vector, None) {
+    let at_least = file.at_least(&run.spec.request, &query.vector.exact);
+    match search_index(run, sidecar, &query.vector, None, Some((&query.bound, at_least))) {
         Ok(found) => Some(found),
         Err(error) => {
             warn!(file = %file.source.meta.location, %error, "index search failed; answering exactly");

@@ -138,6 +138,49 @@ async fn in_a_role() {
             }
             println!("lookups {lookups}");
         }
+        // Of all files of the directory, until it is killed or done.
+        #[cfg(feature = "datafusion")]
+        "create index" => {
+            let ctx = datafusion::prelude::SessionContext::new();
+            datafusion_hnsw::register(&ctx).expect("registered");
+            let url = format!("file://{}/", dir.display());
+            crate::sql::run(
+                &ctx,
+                &format!("CREATE EXTERNAL TABLE t STORED AS PARQUET LOCATION '{url}'"),
+            )
+            .await;
+            println!("at work");
+            crate::sql::run(&ctx, "SELECT * FROM hnsw_create_index('t', 'v', 'metric=l2')").await;
+        }
+        // In a directory that may be read only; `DIR/indexes` may be written.
+        #[cfg(feature = "datafusion")]
+        "sidecar dir" => {
+            use datafusion_hnsw::HnswSessionExt as _;
+            let ctx = datafusion::prelude::SessionContext::new();
+            datafusion_hnsw::register(&ctx).expect("registered");
+            let url = format!("file://{}/t/", dir.display());
+            crate::sql::run(
+                &ctx,
+                &format!("CREATE EXTERNAL TABLE t STORED AS PARQUET LOCATION '{url}'"),
+            )
+            .await;
+            let create = "CREATE INDEX near ON t USING hnsw (v) WITH (metric = 'l2')";
+            let denied = async { ctx.hnsw_sql(create).await?.collect().await };
+            println!("beside: {}", denied.await.expect_err("it may not be written"));
+            let indexes = dir.join("indexes");
+            let set = format!("SET hnsw.sidecar_dir = '{}'", indexes.display());
+            let near = "SELECT id FROM t ORDER BY array_distance(v, [1,0,0,0,0,0,0,0]) LIMIT 3";
+            for sql in [
+                &set,
+                create,
+                &format!("EXPLAIN {near}"),
+                near,
+                "SELECT state FROM hnsw_indexes()",
+                "DROP INDEX near ON t",
+            ] {
+                println!("{sql}\n{}", crate::sql::run(&ctx, sql).await);
+            }
+        }
         "look" => {
             let found = store
                 .lookup(&at, "v", Cosine, &identity("t.parquet", ROWS[0] as u64))

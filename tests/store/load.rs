@@ -14,7 +14,7 @@ use object_store::memory::InMemory;
 use crate::conformance::{code, publish};
 use crate::sample::{Home, identity, index, meta, names};
 
-fn seconds() -> f64 {
+pub fn seconds() -> f64 {
     std::env::var("HNSW_LOAD_SECONDS")
         .ok()
         .and_then(|text| text.parse().ok())

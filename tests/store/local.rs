@@ -47,7 +47,7 @@ fn with_the_same_words(mut program: Command, child: &Command) -> Command {
 /// Rights mean nothing to root, so then the child is somebody else, and runs a copy of this program:
 /// the program itself may lie below a directory that only root enters.
 #[cfg(unix)]
-fn as_nobody_if_we_are_root(child: &mut Command, dir: &Path) -> bool {
+pub fn as_nobody_if_we_are_root(child: &mut Command, dir: &Path) -> bool {
     use std::os::unix::{fs::MetadataExt, process::CommandExt};
     let root = dir.metadata().expect("ours").uid() == 0;
     if root {

@@ -19,23 +19,34 @@ use tempfile::TempDir;
 use crate::sample::temp;
 use crate::server::{Fault, Request, S3};
 
-const DIM: i32 = 8;
+pub const DIM: i32 = 8;
+
+/// The number on this axis of the vector of this row.
+pub fn number(row: i64, axis: i32) -> f32 {
+    #[expect(clippy::cast_possible_truncation, reason = "any number will do")]
+    let number = ((row * 37 + i64::from(axis) * 11) as f64 * 0.7).sin() as f32;
+    number
+}
 
 /// A Parquet file of these rows in which nothing but the rows differs: no statistics, no compression.
-fn parquet(rows: impl IntoIterator<Item = i64>) -> Vec<u8> {
-    let rows: Vec<i64> = rows.into_iter().collect();
+pub fn parquet(rows: impl IntoIterator<Item = i64>) -> Vec<u8> {
+    let vector = |row| (0..DIM).map(|axis| number(row, axis)).collect();
+    parquet_of(rows.into_iter().map(|row| (row, Some(vector(row)))))
+}
+
+/// A Parquet file of these rows and their vectors, written as [`parquet`] does.
+pub fn parquet_of(rows: impl IntoIterator<Item = (i64, Option<Vec<f32>>)>) -> Vec<u8> {
     let mut vectors = FixedSizeListBuilder::new(Float32Builder::new(), DIM);
-    for row in &rows {
-        for axis in 0..DIM {
-            #[expect(clippy::cast_possible_truncation, reason = "any number will do")]
-            vectors
-                .values()
-                .append_value(((row * 37 + i64::from(axis) * 11) as f64 * 0.7).sin() as f32);
-        }
-        vectors.append(true);
+    let mut ids = vec![];
+    for (id, vector) in rows {
+        ids.push(id);
+        vectors
+            .values()
+            .append_slice(vector.as_ref().map_or(&[0.0; DIM as usize], |v| v.as_slice()));
+        vectors.append(vector.is_some());
     }
     let columns: [(&str, ArrayRef); 2] = [
-        ("id", Arc::new(Int64Array::from(rows))),
+        ("id", Arc::new(Int64Array::from(ids))),
         ("v", Arc::new(vectors.finish())),
     ];
     let batch = RecordBatch::try_from_iter(columns).expect("columns of one length");
@@ -52,16 +63,16 @@ fn parquet(rows: impl IntoIterator<Item = i64>) -> Vec<u8> {
 }
 
 /// A directory of Parquet files, and how sessions see it.
-struct Table {
-    store: Arc<dyn ObjectStore>,
+pub struct Table {
+    pub store: Arc<dyn ObjectStore>,
     url: String,
     root: ObjectStoreUrl,
-    cache: TempDir,
-    _dir: Option<TempDir>,
+    pub cache: TempDir,
+    dir: Option<TempDir>,
 }
 
 impl Table {
-    fn local() -> Self {
+    pub fn local() -> Self {
         let dir = temp();
         let store = LocalFileSystem::new_with_prefix(dir.path()).expect("a directory");
         let url = format!("file://{}/", dir.path().display());
@@ -70,18 +81,18 @@ impl Table {
             root: ObjectStoreUrl::parse("file:///").expect("a URL"),
             url,
             cache: temp(),
-            _dir: Some(dir),
+            dir: Some(dir),
         }
     }
 
-    fn s3(store: Arc<dyn ObjectStore>) -> Self {
+    pub fn s3(store: Arc<dyn ObjectStore>) -> Self {
         let root = ObjectStoreUrl::parse("s3://bucket").expect("a URL");
         Self {
             store,
             url: "s3://bucket/t/".to_owned(),
             root,
             cache: temp(),
-            _dir: None,
+            dir: None,
         }
     }
 
@@ -92,7 +103,7 @@ impl Table {
             .unwrap_or_default()
     }
 
-    fn place(&self, name: &str) -> Path {
+    pub fn place(&self, name: &str) -> Path {
         Path::from(if self.scheme() == "file" {
             name.to_owned()
         } else {
@@ -100,7 +111,12 @@ impl Table {
         })
     }
 
-    async fn put(&self, name: &str, bytes: Vec<u8>) {
+    /// A file of a local table.
+    pub fn path(&self, name: &str) -> std::path::PathBuf {
+        self.dir.as_ref().expect("a local table").path().join(name)
+    }
+
+    pub async fn put(&self, name: &str, bytes: Vec<u8>) {
         self.store
             .put(&self.place(name), bytes.into())
             .await
@@ -108,7 +124,7 @@ impl Table {
     }
 
     /// A session that has never seen the files before.
-    async fn session(&self) -> SessionContext {
+    pub async fn session(&self) -> SessionContext {
         let ctx = SessionContext::new_with_config(SessionConfig::new().with_target_partitions(2));
         datafusion_hnsw::register(&ctx).expect("registered");
         if self.scheme() != "file" {
@@ -128,7 +144,7 @@ impl Table {
     }
 
     /// The ten rows nearest to a vector, with and without an index; and how the index was used.
-    async fn answers(&self) -> String {
+    pub async fn answers(&self) -> String {
         const QUERY: &str = "SELECT id, array_distance(v, [0.1,0.2,0.3,0.4,0.5,0.4,0.3,0.2]) AS d FROM t ORDER BY d, id LIMIT 10";
         let ctx = self.session().await;
         run(&ctx, "SET hnsw.ef_search = 1000").await;
@@ -143,13 +159,13 @@ impl Table {
         plan[at + 7..].split(']').next().unwrap_or_default().to_owned()
     }
 
-    async fn create_index(&self) {
+    pub async fn create_index(&self) {
         let ctx = self.session().await;
         run(&ctx, "CREATE INDEX i ON t USING hnsw (v) WITH (metric = 'l2')").await;
     }
 }
 
-async fn run(ctx: &SessionContext, sql: &str) -> String {
+pub async fn run(ctx: &SessionContext, sql: &str) -> String {
     let answer = async { ctx.hnsw_sql(sql).await?.collect().await };
     let batches = answer.await.unwrap_or_else(|error| panic!("{sql}: {error}"));
     pretty_format_batches(&batches).expect("text").to_string()
@@ -190,37 +206,34 @@ async fn an_index_in_s3_is_built_used_and_dropped_on_a_bad_network() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_changed_file_on_disk_is_answered_exactly_with_the_reason() {
-    a_changed_file_is_answered_exactly_with_the_reason(&Table::local(), Some("content")).await;
+    a_changed_file_is_answered_exactly_with_the_reason(&Table::local(), "content").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_changed_file_in_s3_is_answered_exactly_with_the_reason() {
     let server = S3::start();
-    a_changed_file_is_answered_exactly_with_the_reason(&Table::s3(server.client()), None).await;
+    a_changed_file_is_answered_exactly_with_the_reason(&Table::s3(server.client()), "etag").await;
 }
 
-/// `replaced` is the reason when size and footer stay the same. The listings of the test server show no e-tags, so
-/// there DataFusion knows none, and only what size and footer tell is noticed.
-async fn a_changed_file_is_answered_exactly_with_the_reason(table: &Table, replaced: Option<&str>) {
+/// `replaced` is the reason when size and footer stay the same.
+async fn a_changed_file_is_answered_exactly_with_the_reason(table: &Table, replaced: &str) {
     let original = parquet(0..300);
     table.put("a.parquet", original.clone()).await;
     table.create_index().await;
     assert_eq!(table.answers().await, "1 indexed");
 
-    if let Some(replaced) = replaced {
-        // Rows reordered: the same size and the same footer.
-        let reordered = parquet((0..300).rev());
-        assert_eq!(reordered.len(), original.len());
-        assert_eq!(
-            reordered[reordered.len() - 200..],
-            original[original.len() - 200..]
-        );
-        table.put("a.parquet", reordered).await;
-        assert_eq!(table.answers().await, format!("1 stale:{replaced}"));
-        // Other rows of the same number.
-        table.put("a.parquet", parquet(1000..1300)).await;
-        assert_eq!(table.answers().await, format!("1 stale:{replaced}"));
-    }
+    // Rows reordered: the same size and the same footer.
+    let reordered = parquet((0..300).rev());
+    assert_eq!(reordered.len(), original.len());
+    assert_eq!(
+        reordered[reordered.len() - 200..],
+        original[original.len() - 200..]
+    );
+    table.put("a.parquet", reordered).await;
+    assert_eq!(table.answers().await, format!("1 stale:{replaced}"));
+    // Other rows of the same number.
+    table.put("a.parquet", parquet(1000..1300)).await;
+    assert_eq!(table.answers().await, format!("1 stale:{replaced}"));
     // Appended.
     table.put("a.parquet", parquet(0..301)).await;
     assert_eq!(table.answers().await, "1 stale:size");
@@ -229,9 +242,8 @@ async fn a_changed_file_is_answered_exactly_with_the_reason(table: &Table, repla
     assert_eq!(table.answers().await, "1 indexed");
     // Deleted, and a new one put in its place.
     table.store.delete(&table.place("a.parquet")).await.expect("ours");
-    let (rows, reason) = replaced.map_or((7..300, "size"), |reason| (7..308, reason));
-    table.put("a.parquet", parquet(rows)).await;
-    assert_eq!(table.answers().await, format!("1 stale:{reason}"));
+    table.put("a.parquet", parquet(7..308)).await;
+    assert_eq!(table.answers().await, format!("1 stale:{replaced}"));
     table.create_index().await;
     assert_eq!(table.answers().await, "1 indexed");
 
@@ -269,4 +281,41 @@ async fn a_changed_file_is_answered_exactly_with_the_reason(table: &Table, repla
     // Removed behind our back.
     table.store.delete(&place).await.expect("ours");
     assert_eq!(table.answers().await, "1 no_sidecar, 1 stale:size");
+}
+
+#[cfg(unix)]
+#[test]
+fn data_that_may_only_be_read_is_indexed_under_another_directory() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = temp();
+    let mode = |path: &std::path::Path, mode| {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).expect("ours");
+    };
+    let (data, indexes) = (dir.path().join("t"), dir.path().join("indexes"));
+    for (path, rights) in [(&data, 0o755), (&indexes, 0o777)] {
+        std::fs::create_dir(path).expect("room");
+        mode(path, rights);
+    }
+    std::fs::write(data.join("a.parquet"), parquet(0..50)).expect("room");
+    mode(&data, 0o555);
+    mode(dir.path(), 0o755);
+    let mut child = crate::child::command("sidecar dir", dir.path());
+    crate::local::as_nobody_if_we_are_root(&mut child, dir.path());
+    let output = child.output().expect("this program starts");
+    mode(&data, 0o755);
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        output.status.success(),
+        "{text}{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    assert!(
+        text.contains("beside: ") && text.contains("hnsw.sidecar_dir"),
+        "{text}"
+    );
+    assert!(
+        text.contains("files=[1 indexed]") && text.contains("fresh"),
+        "{text}"
+    );
+    assert_eq!(crate::sample::names(&data), ["a.parquet"]);
 }

@@ -22,9 +22,10 @@ pub(crate) struct Progress {
     shown: Mutex<Option<Shown>>,
 }
 
-/// The bar of one phase of one file.
+/// The bar of one phase of one file, or of all files, some of which are built side by side.
 #[derive(Debug)]
 struct Shown {
+    /// 0 for all.
     file: usize,
     phase: IndexPhase,
     bar: ProgressBar,
@@ -68,13 +69,17 @@ impl Progress {
         if self.visible {
             let mut shown = self.shown();
             match shown.as_ref() {
+                Some(now) if at.files > 1 && now.file == 0 => {
+                    now.bar.set_message(message(at));
+                    now.bar.set_position(at.files_done as u64);
+                }
                 Some(now) if now.file == at.file && now.phase == at.phase => now.bar.set_position(at.done),
                 _ => {
                     if let Some(before) = shown.take() {
                         before.bar.finish_and_clear();
                     }
                     *shown = Some(Shown {
-                        file: at.file,
+                        file: if at.files > 1 { 0 } else { at.file },
                         phase: at.phase,
                         bar: bar(at),
                     });
@@ -90,30 +95,35 @@ impl Progress {
     }
 }
 
-fn bar(at: &IndexProgress) -> ProgressBar {
+fn message(at: &IndexProgress) -> String {
     let doing = match at.phase {
         IndexPhase::Read => "reading",
         IndexPhase::Link => "linking",
         IndexPhase::Publish => "writing",
         _ => "indexing",
     };
-    let name = at.path.rsplit('/').next().unwrap_or(&at.path);
-    let of_files = if at.files > 1 {
-        format!(" ({} of {})", at.file, at.files)
-    } else {
-        String::new()
-    };
-    let style = ProgressStyle::with_template(STYLE)
+    format!("{doing} {}", at.path.rsplit('/').next().unwrap_or(&at.path))
+}
+
+fn bar(at: &IndexProgress) -> ProgressBar {
+    let several = at.files > 1;
+    let unit = if several { "files" } else { "rows" };
+    let style = ProgressStyle::with_template(&STYLE.replace("rows", unit))
         .expect("the template is well-formed")
         .progress_chars("=> ")
         .with_key("pace", |state: &ProgressState, out: &mut dyn fmt::Write| {
             // The bar is redrawn at once; there is nobody to tell of a failure.
             let _ = out.write_str(&pace(state.pos(), state.len().unwrap_or(0), state.elapsed()));
         });
-    ProgressBar::new(at.total)
+    let (done, total) = if several {
+        (at.files_done as u64, at.files as u64)
+    } else {
+        (at.done, at.total)
+    };
+    ProgressBar::new(total)
         .with_style(style)
-        .with_message(format!("{doing} {name}{of_files}"))
-        .with_position(at.done)
+        .with_message(message(at))
+        .with_position(done)
 }
 
 /// The rate since the start and the time left at that rate. Linking begins with a few rows at a time, so nothing is
