@@ -11,7 +11,8 @@ use datafusion::physical_plan::collect;
 use datafusion::prelude::SessionContext;
 
 use super::candidates::distance_of;
-use super::knn::{Distance, KnnRequest, QueryVector, check_filter, unqualified};
+use super::chain::unqualified;
+use super::knn::{Distance, KnnRequest, QueryVector, check_filter};
 use super::shared::Shared;
 use super::table::VectorTable;
 use super::targets::parquet_table;

@@ -14,13 +14,13 @@ use std::sync::Arc;
 use datafusion::arrow::array::{Array, ArrayRef, Float64Array};
 use datafusion::arrow::compute::cast;
 use datafusion::arrow::datatypes::{DataType, Schema};
-use datafusion::common::tree_node::{Transformed, TreeNode};
-use datafusion::common::{Column, Result, ScalarValue};
+use datafusion::common::tree_node::TreeNode;
+use datafusion::common::{Result, ScalarValue};
 use datafusion::logical_expr::expr::ScalarFunction;
-use datafusion::logical_expr::utils::split_conjunction_owned;
 use datafusion::logical_expr::{Expr, LogicalPlan, Operator, Sort, TableScan};
 
 use super::bind::BoundDistance;
+use super::chain::Chain;
 use super::refusal::Refusal;
 use crate::hnsw::VectorMetric;
 use crate::rows::vectors::item_type;
@@ -115,10 +115,11 @@ pub(crate) fn recognise(sort: &Sort) -> Result<Option<Recognised>> {
     if !mentions_distance(sort) {
         return Ok(None);
     }
-    let Some(traced) = trace(&sort.input)? else {
+    let traced = Chain::below(&sort.input)?;
+    let Some(scan) = traced.scan() else {
         return Ok(Some(Recognised::Refused(Refusal::OperatorBetween)));
     };
-    let schema = traced.scan.source.schema();
+    let schema = scan.source.schema();
     let keys = sort
         .expr
         .iter()
@@ -174,98 +175,7 @@ fn mentions_distance(sort: &Sort) -> bool {
     }
 }
 
-/// A chain of nodes that ends in a scan, with each output column of its top as an expression over the scan's columns.
-struct Traced<'a> {
-    scan: &'a TableScan,
-    top: &'a LogicalPlan,
-    columns: Vec<Expr>,
-    conjuncts: Vec<Expr>,
-}
-
-impl Traced<'_> {
-    /// Rewrites an expression over the top's columns into one over the table's columns, which are unqualified.
-    fn down(&self, expr: &Expr) -> Result<Expr> {
-        substitute(expr, self.top, &self.columns)
-    }
-}
-
-fn trace(plan: &LogicalPlan) -> Result<Option<Traced<'_>>> {
-    match plan {
-        LogicalPlan::TableScan(scan) => {
-            if scan.fetch.is_some() {
-                return Ok(None);
-            }
-            let columns = scan
-                .projected_schema
-                .fields()
-                .iter()
-                .map(|field| Expr::Column(Column::new_unqualified(field.name())))
-                .collect();
-            let conjuncts = scan.filters.iter().map(unqualified).collect::<Result<Vec<_>>>()?;
-            Ok(Some(Traced {
-                scan,
-                top: plan,
-                columns,
-                conjuncts,
-            }))
-        }
-        LogicalPlan::Projection(node) => {
-            let Some(below) = trace(&node.input)? else {
-                return Ok(None);
-            };
-            let columns = node
-                .expr
-                .iter()
-                .map(|e| below.down(e))
-                .collect::<Result<Vec<_>>>()?;
-            Ok(Some(Traced {
-                top: plan,
-                columns,
-                ..below
-            }))
-        }
-        LogicalPlan::SubqueryAlias(node) => {
-            Ok(trace(&node.input)?.map(|below| Traced { top: plan, ..below }))
-        }
-        LogicalPlan::Filter(node) => {
-            let Some(mut below) = trace(&node.input)? else {
-                return Ok(None);
-            };
-            for conjunct in split_conjunction_owned(below.down(&node.predicate)?) {
-                if !below.conjuncts.contains(&conjunct) {
-                    below.conjuncts.push(conjunct);
-                }
-            }
-            Ok(Some(Traced { top: plan, ..below }))
-        }
-        _ => Ok(None),
-    }
-}
-
-fn substitute(expr: &Expr, input: &LogicalPlan, columns: &[Expr]) -> Result<Expr> {
-    let schema = input.schema();
-    let replaced = expr.clone().transform_up(|e| match &e {
-        Expr::Column(column) => {
-            let index = schema.index_of_column(column)?;
-            Ok(Transformed::yes(columns[index].clone().unalias_nested().data))
-        }
-        _ => Ok(Transformed::no(e)),
-    })?;
-    Ok(replaced.data)
-}
-
-/// A scan's own filters name its columns with the table's name.
-pub(crate) fn unqualified(expr: &Expr) -> Result<Expr> {
-    let replaced = expr.clone().transform_up(|e| match e {
-        Expr::Column(column) => Ok(Transformed::yes(Expr::Column(Column::new_unqualified(
-            column.name,
-        )))),
-        other => Ok(Transformed::no(other)),
-    })?;
-    Ok(replaced.data)
-}
-
-fn request(sort: &Sort, key: &Expr, traced: &Traced<'_>, schema: &Schema) -> Result<KnnRequest, Refusal> {
+fn request(sort: &Sort, key: &Expr, traced: &Chain<'_>, schema: &Schema) -> Result<KnnRequest, Refusal> {
     let found = find_distance(key).ok_or(Refusal::QueryNotConstant)?;
     let (column, query) = match BoundDistance::of(found.call) {
         Some(bound) => (
@@ -309,17 +219,20 @@ fn distance_called(call: &ScalarFunction) -> Option<Distance> {
     }
 }
 
-struct Found<'a> {
-    distance: Distance,
-    call: &'a ScalarFunction,
+/// A distance in a sort key.
+pub(crate) struct Found<'a> {
+    /// Which.
+    pub distance: Distance,
+    /// Its call.
+    pub call: &'a ScalarFunction,
     /// An odd number of negations lies around it.
-    flipped: bool,
+    pub flipped: bool,
     /// Something lies around it that may round.
-    wrapped: bool,
+    pub wrapped: bool,
 }
 
 /// Finds the distance in a sort key, through aliases and monotone arithmetic with finite constants.
-fn find_distance(key: &Expr) -> Option<Found<'_>> {
+pub(crate) fn find_distance(key: &Expr) -> Option<Found<'_>> {
     fn wrap(found: Found<'_>, flip: bool) -> Found<'_> {
         Found {
             flipped: found.flipped != flip,
@@ -400,9 +313,7 @@ fn vector_column(expr: &Expr, schema: &Schema) -> Result<usize, Refusal> {
         Expr::Alias(alias) => vector_column(&alias.expr, schema),
         Expr::Cast(cast) => {
             let index = vector_column(&cast.expr, schema)?;
-            let from = item_type(schema.field(index).data_type());
-            let to = item_type(cast.field.data_type());
-            if from.zip(to).is_some_and(|(from, to)| width(from) <= width(to)) {
+            if keeps_values(schema.field(index).data_type(), cast.field.data_type()) {
                 Ok(index)
             } else {
                 Err(Refusal::VectorNotAColumn)
@@ -417,6 +328,12 @@ fn vector_column(expr: &Expr, schema: &Schema) -> Result<usize, Refusal> {
         }
         _ => Err(Refusal::VectorNotAColumn),
     }
+}
+
+/// Whether a cast from one type of vectors to another keeps every number.
+pub(crate) fn keeps_values(from: &DataType, to: &DataType) -> bool {
+    let widths = item_type(from).zip(item_type(to));
+    widths.is_some_and(|(from, to)| width(from) <= width(to))
 }
 
 fn width(item: &DataType) -> usize {

@@ -4,6 +4,7 @@ mod analyzer;
 mod bind;
 mod bound;
 mod candidates;
+mod chain;
 mod choose;
 mod command;
 mod ddl;
@@ -17,6 +18,7 @@ mod inspect;
 mod knn;
 mod metrics;
 mod options;
+mod ranked;
 mod refresh;
 mod refusal;
 mod refused;
@@ -75,6 +77,7 @@ pub fn register(ctx: &SessionContext) -> Result<()> {
     }
     ctx.add_analyzer_rule(Arc::new(analyzer::CreateIndexRule));
     ctx.add_analyzer_rule(Arc::new(bind::BindRule));
+    ctx.add_optimizer_rule(Arc::new(ranked::RankRule::new(Arc::clone(&shared))));
     ctx.add_optimizer_rule(Arc::new(rule::KnnRule::new(shared)));
     functions::register(ctx);
     session::keep_in_one_partition(ctx);

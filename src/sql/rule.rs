@@ -90,7 +90,7 @@ pub(crate) fn is_searchable(source: &Arc<dyn TableSource>) -> bool {
 }
 
 /// The provider to search in, if this is a table of Parquet files that nothing was asked of yet.
-fn searchable(source: &Arc<dyn TableSource>) -> Option<Arc<dyn TableProvider>> {
+pub(crate) fn searchable(source: &Arc<dyn TableSource>) -> Option<Arc<dyn TableProvider>> {
     let provider = &source.downcast_ref::<DefaultTableSource>()?.table_provider;
     match provider.downcast_ref::<VectorTable>() {
         Some(table) => table.unasked().cloned(),

@@ -278,45 +278,97 @@ impl TableProvider for VectorJoinTable {
         if self.request.k == 0 {
             return Ok(Arc::new(EmptyExec::new(schema)));
         }
-        let mut left_columns = vec![self.left_at];
-        let mut right_columns = vec![self.request.column];
         let distance_at = self.schema.fields().len() - 1;
-        for &column in &wanted {
-            if column < width {
-                put(&mut left_columns, column);
-            } else if column < distance_at {
-                put(&mut right_columns, column - width);
-            }
-        }
-        let left = state
-            .create_physical_plan(&self.left_plan(&left_columns, filters)?)
-            .await?;
-        let right = VectorTable::new(Arc::clone(&self.right), Arc::clone(&self.shared));
-        let right = right
-            .scan_request(state, &self.request, Some(&right_columns), &[])
-            .await?;
-        if right.is::<EmptyExec>() {
-            return Ok(Arc::new(EmptyExec::new(schema)));
-        }
-        let Some(right) = right.downcast_ref::<VectorScanExec>() else {
-            return plan_err!(
+        let joined = wanted.iter().map(|&column| match column {
+            column if column == distance_at => Joined::Distance,
+            column if column < width => Joined::Query(column),
+            column => Joined::Row(column - width),
+        });
+        let joined: Vec<_> = joined.collect();
+        let queries = |columns: &[usize]| self.left_plan(columns, filters);
+        let exec = join_exec(
+            state,
+            (self.left_at, &queries),
+            (&self.right, &self.request, &self.shared),
+            &joined,
+            schema,
+            false,
+        );
+        match exec.await? {
+            Some(exec) => Ok(exec),
+            None => plan_err!(
                 "{NAME}: the files of the right table are not as they were listed, or are read in a way that this \
                  cannot follow; register the table again, or SET hnsw.mode = 'off'"
-            );
-        };
-        let place = |columns: &[usize], at: usize| columns.iter().position(|&c| c == at).unwrap_or_default();
-        let output = wanted.iter().map(|&column| match column {
-            column if column == distance_at => JoinColumn::Distance,
-            column if column < width => JoinColumn::Left(place(&left_columns, column)),
-            column => JoinColumn::Right(place(&right_columns, column - width)),
-        });
-        Ok(Arc::new(VectorJoinExec::new(
-            left,
-            Arc::clone(right.spec()),
-            output.collect(),
-            schema,
-        )))
+            ),
+        }
     }
+}
+
+/// A side of a join.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Side {
+    /// The first.
+    Left,
+    /// The second.
+    Right,
+}
+
+/// What a column of a join is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Joined {
+    /// A column of the queries.
+    Query(usize),
+    /// A column of the table that is searched.
+    Row(usize),
+    /// The distance.
+    Distance,
+}
+
+/// The join of `queries` (the place of their vector, and the plan of some of their columns) with a table's nearest
+/// rows; with all that may be among the nearest, in no order, for a `superset`. `None` if the table cannot be searched.
+pub(crate) async fn join_exec(
+    state: &dyn Session,
+    queries: (usize, &(dyn Fn(&[usize]) -> Result<LogicalPlan> + Sync)),
+    rows: (&Arc<dyn TableProvider>, &Arc<KnnRequest>, &Arc<Shared>),
+    columns: &[Joined],
+    schema: SchemaRef,
+    superset: bool,
+) -> Result<Option<Arc<dyn ExecutionPlan>>> {
+    let (query_vector, plan_of) = queries;
+    let (provider, request, shared) = rows;
+    let mut of_queries = vec![query_vector];
+    let mut of_rows = vec![request.column];
+    for column in columns {
+        match *column {
+            Joined::Query(at) => put(&mut of_queries, at),
+            Joined::Row(at) => put(&mut of_rows, at),
+            Joined::Distance => {}
+        }
+    }
+    let table = VectorTable::new(Arc::clone(provider), Arc::clone(shared));
+    let scan = table
+        .scan_request(state, request, Some(&of_rows), &request.filters)
+        .await?;
+    if scan.is::<EmptyExec>() {
+        return Ok(Some(Arc::new(EmptyExec::new(schema))));
+    }
+    let Some(scan) = scan.downcast_ref::<VectorScanExec>() else {
+        return Ok(None);
+    };
+    let queries = state.create_physical_plan(&plan_of(&of_queries)?).await?;
+    let place = |columns: &[usize], at: usize| columns.iter().position(|&c| c == at).unwrap_or_default();
+    let output = columns.iter().map(|column| match *column {
+        Joined::Query(at) => JoinColumn::Left(place(&of_queries, at)),
+        Joined::Row(at) => JoinColumn::Right(place(&of_rows, at)),
+        Joined::Distance => JoinColumn::Distance,
+    });
+    Ok(Some(Arc::new(VectorJoinExec::new(
+        queries,
+        Arc::clone(scan.spec()),
+        output.collect(),
+        schema,
+        superset,
+    ))))
 }
 
 fn put(columns: &mut Vec<usize>, column: usize) {
@@ -325,7 +377,7 @@ fn put(columns: &mut Vec<usize>, column: usize) {
     }
 }
 
-/// Where a column of the join comes from.
+/// Where the join finds a column.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum JoinColumn {
     /// A column of the left input, whose first is the vector.

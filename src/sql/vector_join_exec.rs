@@ -33,6 +33,9 @@ use super::files::{SearchFile, Strategy};
 use super::metrics::SearchMetrics;
 use super::scan::{Run, ScanSpec};
 use super::vector_join::JoinColumn;
+use crate::hnsw::RowSet;
+use crate::id::RowId;
+use crate::rows::memory::Held;
 use crate::rows::vectors::{Vector, Vectors};
 
 /// Left rows that are answered together: their searches run side by side, their rows are fetched at once.
@@ -44,17 +47,20 @@ pub(crate) struct VectorJoinExec {
     left: Arc<dyn ExecutionPlan>,
     right: Arc<ScanSpec>,
     output: Arc<[JoinColumn]>,
+    superset: bool,
     properties: Arc<PlanProperties>,
     metrics: ExecutionPlanMetricsSet,
 }
 
 impl VectorJoinExec {
-    /// Joins; the first column of `left`, and the first that `right` projects, are the vectors.
+    /// Joins; the first column of `left`, and the first that `right` projects, are the vectors. A `superset` has all
+    /// pairs that may be among the nearest, also those without a distance.
     pub(crate) fn new(
         left: Arc<dyn ExecutionPlan>,
         right: Arc<ScanSpec>,
         output: Arc<[JoinColumn]>,
         schema: SchemaRef,
+        superset: bool,
     ) -> Self {
         let properties = PlanProperties::new(
             EquivalenceProperties::new(schema),
@@ -66,6 +72,7 @@ impl VectorJoinExec {
             left,
             right,
             output,
+            superset,
             properties: Arc::new(properties),
             metrics: ExecutionPlanMetricsSet::new(),
         }
@@ -109,6 +116,7 @@ impl ExecutionPlan for VectorJoinExec {
             Arc::clone(&self.right),
             Arc::clone(&self.output),
             self.schema(),
+            self.superset,
         )))
     }
 
@@ -120,6 +128,7 @@ impl ExecutionPlan for VectorJoinExec {
                 SearchMetrics::new(&self.metrics),
             )),
             output: Arc::clone(&self.output),
+            superset: self.superset,
             schema: self.schema(),
         });
         for file in &self.right.files {
@@ -148,6 +157,7 @@ impl ExecutionPlan for VectorJoinExec {
 struct Join {
     run: Arc<Run>,
     output: Arc<[JoinColumn]>,
+    superset: bool,
     schema: SchemaRef,
 }
 
@@ -171,35 +181,82 @@ struct Pair {
 impl Join {
     /// The pairs of some left rows.
     async fn piece(&self, left: &RecordBatch) -> Result<RecordBatch> {
-        let queries: Arc<[Query]> = self.queries(left)?.into();
-        if queries.is_empty() {
+        let (queries, without) = self.queries(left)?;
+        let queries: Arc<[Query]> = queries.into();
+        if queries.is_empty() && without.is_empty() {
             return Ok(RecordBatch::new_empty(Arc::clone(&self.schema)));
         }
         // What each file offers, for each query.
         let mut offered: Vec<Vec<Candidates>> = queries.iter().map(|_| vec![]).collect();
+        let mut offered_to_all: Vec<Candidates> = vec![];
         for file in 0..self.run.spec.files.len() {
-            let found = self.search_file(file, &queries).await?;
+            let allowed = self.allowed(file).await?;
+            if !without.is_empty() {
+                offered_to_all.push(
+                    self.any_rows(file, allowed.as_ref().map(|rows| &***rows))
+                        .held(&self.run)?,
+                );
+            }
+            let found = self.search_file(file, allowed, &queries).await?;
             for ((all, of_file), query) in offered.iter_mut().zip(found).zip(queries.iter()) {
                 query.bound.note(&of_file.near);
                 all.push(of_file);
             }
         }
-        let chosen: Vec<_> = offered
-            .into_iter()
-            .map(|all| choose(all, &self.run.spec.request))
-            .collect();
+        let choose = |all| choose(all, &self.run.spec.request);
+        let mut chosen: Vec<_> = offered.into_iter().map(choose).collect();
+        if !self.superset {
+            let (right, places, _memory) = self.fetch(&chosen).await?;
+            let pairs = self.nearest(&queries, &chosen, &places, &right)?;
+            return self.assemble(left, &right, &pairs);
+        }
+        let mut rows: Vec<u64> = queries.iter().map(|query| query.left).collect();
+        if !without.is_empty() {
+            let any = choose(offered_to_all);
+            chosen.extend(without.iter().map(|_| any.clone()));
+            rows.extend(without);
+        }
         let (right, places, _memory) = self.fetch(&chosen).await?;
-        let pairs = self.nearest(&queries, &chosen, &places, &right)?;
-        self.assemble(left, &right, &pairs)
+        self.assemble(left, &right, &all_pairs(&rows, &chosen, &places)?)
     }
 
-    fn queries(&self, left: &RecordBatch) -> Result<Vec<Query>> {
+    /// The rows of a file that pass the filter.
+    async fn allowed(&self, index: usize) -> Result<Option<Arc<Held<RowSet>>>> {
+        let run = &self.run;
+        let Some(filter) = &run.spec.filter else {
+            return Ok(None);
+        };
+        let cache = &run.spec.shared.filters;
+        let read = run.read(&run.spec.files[index]);
+        let (rows, _) = filter.rows(cache, &run.spec.table, read, &run.context).await?;
+        Ok(Some(rows))
+    }
+
+    /// Rows for a query that is at no distance from any: one is as near as another.
+    fn any_rows(&self, index: usize, allowed: Option<&RowSet>) -> Candidates {
+        let wanted = self.run.spec.nulls_wanted();
+        let nulls = match allowed {
+            None => (0..self.run.spec.files[index].footer.rows).take(wanted).collect(),
+            Some(set) => set.iter().map(RowId::get).take(wanted).collect(),
+        };
+        let mut any = Candidates::default();
+        any.nulls = nulls;
+        any
+    }
+
+    /// The queries, and in a superset the left rows without a vector.
+    fn queries(&self, left: &RecordBatch) -> Result<(Vec<Query>, Vec<u64>)> {
         let vectors = Vectors::of(left.column(0))?;
         let distance = self.run.spec.request.distance;
-        let mut queries = vec![];
+        let (mut queries, mut without) = (vec![], vec![]);
         for row in 0..left.num_rows() {
             let exact: Arc<[f64]> = match vectors.get(row) {
-                Vector::Null => continue,
+                Vector::Null => {
+                    if self.superset {
+                        without.push(row as u64);
+                    }
+                    continue;
+                }
                 Vector::Single(vector) => vector.iter().copied().map(f64::from).collect(),
                 Vector::Double(vector) => Arc::from(vector),
             };
@@ -217,11 +274,16 @@ impl Join {
                 bound: Bound::new(self.run.spec.request.k),
             });
         }
-        Ok(queries)
+        Ok((queries, without))
     }
 
     /// What one file offers to each query.
-    async fn search_file(&self, index: usize, queries: &Arc<[Query]>) -> Result<Vec<Candidates>> {
+    async fn search_file(
+        &self,
+        index: usize,
+        allowed: Option<Arc<Held<RowSet>>>,
+        queries: &Arc<[Query]>,
+    ) -> Result<Vec<Candidates>> {
         let run = &self.run;
         let file = &run.spec.files[index];
         let mut found: Vec<Option<Candidates>> = match &file.strategy {
@@ -230,7 +292,7 @@ impl Join {
                 for query in queries.iter() {
                     same_length(query.vector.exact.len(), sidecar.dim())?;
                 }
-                self.search_index(index, queries).await?
+                self.search_index(index, allowed, queries).await?
             }
         };
         let left: Vec<usize> = (0..queries.len())
@@ -239,7 +301,7 @@ impl Join {
         if !left.is_empty() {
             let vectors: Vec<_> = left.iter().map(|&query| &queries[query].vector).collect();
             let Ok(scanned) = scan_vectors_for(run, file, &vectors).await? else {
-                return exec_err!("vector_join: the vectors of the two columns have different lengths");
+                return exec_err!("the vectors of the two columns have different lengths");
             };
             for (query, candidates) in left.into_iter().zip(scanned) {
                 found[query] = Some(candidates);
@@ -249,9 +311,14 @@ impl Join {
     }
 
     /// Searches a file's index for every query, over all cores; `None` for a query that it cannot answer.
-    async fn search_index(&self, index: usize, queries: &Arc<[Query]>) -> Result<Vec<Option<Candidates>>> {
+    async fn search_index(
+        &self,
+        index: usize,
+        allowed: Option<Arc<Held<RowSet>>>,
+        queries: &Arc<[Query]>,
+    ) -> Result<Vec<Option<Candidates>>> {
         let threads = self.run.spec.threads.max(1);
-        let share = queries.len().div_ceil(threads);
+        let share = queries.len().div_ceil(threads).max(1);
         let memory = self.run.memory.new_empty();
         if let Strategy::Index(sidecar) = &self.run.spec.files[index].strategy {
             memory.try_grow(search_memory(&self.run, sidecar).saturating_mul(threads))?;
@@ -262,13 +329,13 @@ impl Join {
             .step_by(share)
             .map(|start| {
                 let (run, queries) = (Arc::clone(&self.run), Arc::clone(queries));
-                let wanted = Arc::downgrade(&wanted);
+                let (wanted, allowed) = (Arc::downgrade(&wanted), allowed.clone());
                 SpawnedTask::spawn_blocking(move || {
                     let end = (start + share).min(queries.len());
                     queries[start..end]
                         .iter()
                         .take_while(|_| wanted.strong_count() > 0)
-                        .map(|query| search_one(&run, index, query))
+                        .map(|query| search_one(&run, index, allowed.as_ref().map(|rows| &***rows), query))
                         .collect::<Vec<_>>()
                 })
             })
@@ -377,13 +444,33 @@ impl Join {
     }
 }
 
-fn search_one(run: &Run, index: usize, query: &Query) -> Option<Candidates> {
+/// Every left row with all that was chosen for it.
+fn all_pairs(lefts: &[u64], chosen: &[Vec<Vec<u64>>], places: &[(u64, Vec<u64>)]) -> Result<Vec<Pair>> {
+    let mut pairs = vec![];
+    for (&left, of_files) in lefts.iter().zip(chosen) {
+        for (rows, (first, fetched)) in of_files.iter().zip(places) {
+            for row in rows {
+                let place = fetched.binary_search(row);
+                let place = place.map_err(|_| internal_datafusion_err!("row {row} was not fetched"))?;
+                pairs.push(Pair {
+                    left,
+                    right: first + place as u64,
+                    distance: f64::NAN,
+                });
+            }
+        }
+    }
+    Ok(pairs)
+}
+
+fn search_one(run: &Run, index: usize, allowed: Option<&RowSet>, query: &Query) -> Option<Candidates> {
     let file: &SearchFile = &run.spec.files[index];
     let (Strategy::Index(sidecar), true) = (&file.strategy, query.searchable) else {
         return None;
     };
     let at_least = file.at_least(&run.spec.request, &query.vector.exact);
-    match search_index(run, sidecar, &query.vector, None, Some((&query.bound, at_least))) {
+    let known = Some((&query.bound, at_least));
+    match search_index(run, sidecar, &query.vector, allowed, known) {
         Ok(found) => Some(found),
         Err(error) => {
             warn!(file = %file.source.meta.location, %error, "index search failed; answering exactly");
@@ -397,5 +484,5 @@ fn same_length(query: usize, vector: usize) -> Result<()> {
     if query == vector {
         return Ok(());
     }
-    exec_err!("vector_join: a vector of the left table has {query} numbers, one of the right has {vector}")
+    exec_err!("a vector of the left table has {query} numbers, one of the right has {vector}")
 }

@@ -1,0 +1,386 @@
+//! Neighbors of many rows in standard SQL: `row_number() OVER (PARTITION BY q.id ORDER BY distance(q.v, d.v)) <= k` over
+//! a cross join.
+//!
+//! ```text
+//! Filter: rank <= k
+//!   Projection / SubqueryAlias / Filter ...
+//!     Window: row_number() PARTITION BY <the queries' columns> ORDER BY <distance> [, more keys]
+//!       Projection / SubqueryAlias ...
+//!         Join: every query with every row of a table of Parquet files
+//! ```
+//!
+//! The join is replaced by one that gives, for each query, a superset of its `k` nearest rows. A partition holds all pairs
+//! of some queries, so its first `k` pairs are among those. Numbering, filter and distances stay DataFusion's.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use datafusion::arrow::datatypes::{Field, Schema, SchemaRef};
+use datafusion::catalog::Session;
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion::common::{Column, JoinType, Result, ScalarValue};
+use datafusion::datasource::{TableProvider, TableType, provider_as_source};
+use datafusion::logical_expr::expr::{WindowFunction, WindowFunctionDefinition};
+use datafusion::logical_expr::utils::split_conjunction;
+use datafusion::logical_expr::{Expr, Filter, Join, LogicalPlan, LogicalPlanBuilder, Operator, Window};
+use datafusion::optimizer::optimizer::{ApplyOrder, OptimizerConfig, OptimizerRule};
+use datafusion::physical_expr::expressions::Column as PhysicalColumn;
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::projection::ProjectionExec;
+
+use super::chain::Chain;
+use super::knn::{Distance, KnnRequest, QueryVector, check_filter, find_distance, keeps_values};
+use super::options::{HnswOptions, Mode};
+use super::rule::searchable;
+use super::shared::Shared;
+use super::vector_join::{Joined, Side, join_exec};
+use crate::rows::vectors::item_type;
+
+/// Turns the cross join under a rank by distance into one that looks for near rows.
+#[derive(Debug)]
+pub(crate) struct RankRule {
+    shared: Arc<Shared>,
+}
+
+impl RankRule {
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared }
+    }
+}
+
+impl OptimizerRule for RankRule {
+    fn name(&self) -> &'static str {
+        "hnsw_rank"
+    }
+
+    fn apply_order(&self) -> Option<ApplyOrder> {
+        Some(ApplyOrder::TopDown)
+    }
+
+    fn rewrite(&self, plan: LogicalPlan, config: &dyn OptimizerConfig) -> Result<Transformed<LogicalPlan>> {
+        let LogicalPlan::Filter(filter) = &plan else {
+            return Ok(Transformed::no(plan));
+        };
+        if HnswOptions::of(&config.options()).mode == Mode::Off {
+            return Ok(Transformed::no(plan));
+        }
+        let Some(pairs) = self.pairs(filter)? else {
+            return Ok(Transformed::no(plan));
+        };
+        let mut pairs = Some(pairs);
+        plan.transform_down(|node| match (&node, pairs.take()) {
+            (LogicalPlan::Join(join), Some(pairs)) => Ok(Transformed::new(
+                pairs.in_place_of(join)?,
+                true,
+                TreeNodeRecursion::Stop,
+            )),
+            (_, not_yet) => {
+                pairs = not_yet;
+                Ok(Transformed::no(node))
+            }
+        })
+    }
+}
+
+impl RankRule {
+    fn pairs(&self, filter: &Filter) -> Result<Option<RankedPairs>> {
+        let above = Chain::below(&filter.input)?;
+        let LogicalPlan::Window(window) = above.end else {
+            return Ok(None);
+        };
+        let Some(function) = only_row_number(window) else {
+            return Ok(None);
+        };
+        let rank = Expr::Column(Column::from(
+            window.schema.qualified_field(window.schema.fields().len() - 1),
+        ));
+        let predicate = above.down(&filter.predicate)?;
+        let Some(k) = split_conjunction(&predicate)
+            .into_iter()
+            .find_map(|p| at_most(p, &rank))
+        else {
+            return Ok(None);
+        };
+        let below = Chain::below(&window.input)?;
+        let LogicalPlan::Join(join) = below.end else {
+            return Ok(None);
+        };
+        let crosses = join.join_type == JoinType::Inner && join.on.is_empty() && join.filter.is_none();
+        if !crosses || !below.conjuncts.is_empty() {
+            return Ok(None);
+        }
+        let keys = function.params.order_by.iter().map(|key| below.down(&key.expr));
+        let keys = keys.collect::<Result<Vec<_>>>()?;
+        let partition = function.params.partition_by.iter().map(|expr| below.down(expr));
+        let partition = partition.collect::<Result<Vec<_>>>()?;
+        let order = &function.params.order_by;
+        for rows in [Side::Right, Side::Left] {
+            let asked = RankedBy {
+                keys: &keys,
+                ascending: order.first().is_some_and(|key| key.asc),
+                nulls_first: order.first().is_some_and(|key| key.nulls_first),
+                partition: &partition,
+                k,
+            };
+            if let Some(pairs) = self.search_in(join, rows, &asked)? {
+                return Ok(Some(pairs));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The pairs, if the rows are those of this side.
+    fn search_in(&self, join: &Join, rows: Side, asked: &RankedBy<'_>) -> Result<Option<RankedPairs>> {
+        let (table, queries) = match rows {
+            Side::Left => (&join.left, &join.right),
+            Side::Right => (&join.right, &join.left),
+        };
+        let chain = Chain::below(table)?;
+        let Some((scan, provider)) = chain
+            .scan()
+            .and_then(|scan| Some((scan, searchable(&scan.source)?)))
+        else {
+            return Ok(None);
+        };
+        let Some(first) = asked.keys.first().and_then(find_distance) else {
+            return Ok(None);
+        };
+        let ascending = asked.ascending != first.flipped;
+        if ascending == (first.distance == Distance::InnerProduct) || (asked.keys.len() > 1 && first.wrapped)
+        {
+            return Ok(None);
+        }
+        let [one, other] = first.call.args.as_slice() else {
+            return Ok(None);
+        };
+        let vector = |expr: &Expr, side: &LogicalPlan| vector_at(expr, join, side);
+        let (Some(row_vector), Some(query_vector)) = (
+            vector(one, table).or_else(|| vector(other, table)),
+            vector(one, queries).or_else(|| vector(other, queries)),
+        ) else {
+            return Ok(None);
+        };
+        let of_queries = |expr: &Expr| {
+            !expr.is_volatile()
+                && expr
+                    .column_refs()
+                    .iter()
+                    .all(|column| queries.schema().has_column(column))
+        };
+        let schema = scan.source.schema();
+        let columns = chain.columns().iter().map(|column| match column {
+            Expr::Column(column) => schema.index_of(&column.name).ok(),
+            _ => None,
+        });
+        let Some(columns) = columns.collect::<Option<Vec<_>>>() else {
+            return Ok(None);
+        };
+        let filters_fit = chain.conjuncts.iter().all(|filter| check_filter(filter).is_ok());
+        if !filters_fit || !asked.partition.iter().all(of_queries) {
+            return Ok(None);
+        }
+        let column = columns[row_vector];
+        let request = KnnRequest {
+            column,
+            column_name: schema.field(column).name().clone(),
+            distance: first.distance,
+            query: QueryVector::Literal(Arc::from([])),
+            k: asked.k,
+            ef_search: None,
+            nulls_first: asked.nulls_first,
+            ties: asked.keys.len() > 1,
+            filters: chain.conjuncts,
+        };
+        Ok(Some(RankedPairs {
+            schema: numbered(join),
+            join: LogicalPlan::Join(join.clone()),
+            queries: queries.as_ref().clone(),
+            query_vector,
+            rows,
+            columns,
+            provider,
+            request: Arc::new(request),
+            shared: Arc::clone(&self.shared),
+        }))
+    }
+}
+
+/// What a rank is by.
+struct RankedBy<'a> {
+    keys: &'a [Expr],
+    ascending: bool,
+    nulls_first: bool,
+    partition: &'a [Expr],
+    k: usize,
+}
+
+/// The one `row_number()` of a window node that computes nothing else.
+fn only_row_number(window: &Window) -> Option<&WindowFunction> {
+    let [only] = window.window_expr.as_slice() else {
+        return None;
+    };
+    let mut function = only;
+    while let Expr::Alias(alias) = function {
+        function = &alias.expr;
+    }
+    let Expr::WindowFunction(function) = function else {
+        return None;
+    };
+    let WindowFunctionDefinition::WindowUDF(udf) = &function.fun else {
+        return None;
+    };
+    let plain = function.params.filter.is_none() && !function.params.distinct;
+    (udf.name() == "row_number" && plain).then_some(function)
+}
+
+/// `k`, if this predicate says that a rank is at most `k`.
+fn at_most(predicate: &Expr, rank: &Expr) -> Option<usize> {
+    let Expr::BinaryExpr(binary) = predicate else {
+        return None;
+    };
+    let (op, literal) = match (binary.left.as_ref(), binary.right.as_ref()) {
+        (left, Expr::Literal(value, _)) if left == rank => (binary.op, value),
+        (Expr::Literal(value, _), right) if right == rank => (binary.op.swap()?, value),
+        _ => return None,
+    };
+    let ScalarValue::UInt64(Some(number)) = literal
+        .cast_to(&datafusion::arrow::datatypes::DataType::UInt64)
+        .ok()?
+    else {
+        return None;
+    };
+    let k = match op {
+        Operator::LtEq | Operator::Eq => number,
+        Operator::Lt => number.checked_sub(1)?,
+        _ => return None,
+    };
+    usize::try_from(k).ok().filter(|&k| k > 0)
+}
+
+/// The place in `side` of a vector column of the join, under casts that keep every value.
+fn vector_at(expr: &Expr, join: &Join, side: &LogicalPlan) -> Option<usize> {
+    match expr {
+        Expr::Alias(alias) => vector_at(&alias.expr, join, side),
+        Expr::Column(column) => {
+            let at = side.schema().maybe_index_of_column(column)?;
+            item_type(side.schema().field(at).data_type()).map(|_| at)
+        }
+        Expr::Cast(cast) => {
+            let at = vector_at(&cast.expr, join, side)?;
+            keeps_values(side.schema().field(at).data_type(), cast.field.data_type()).then_some(at)
+        }
+        _ => None,
+    }
+}
+
+/// The columns of a join, named by their places: its own names may need qualifiers to differ.
+fn numbered(join: &Join) -> SchemaRef {
+    let fields = join.schema.fields().iter().enumerate();
+    let fields = fields
+        .map(|(at, field)| Field::new(format!("c{at}"), field.data_type().clone(), field.is_nullable()));
+    Arc::new(Schema::new(fields.collect::<Vec<_>>()))
+}
+
+/// The pairs of a cross join that can have a low rank.
+#[derive(Debug)]
+struct RankedPairs {
+    schema: SchemaRef,
+    /// What it stands for.
+    join: LogicalPlan,
+    queries: LogicalPlan,
+    query_vector: usize,
+    /// On which side the rows are.
+    rows: Side,
+    /// The columns of that side, as places in the table.
+    columns: Vec<usize>,
+    provider: Arc<dyn TableProvider>,
+    request: Arc<KnnRequest>,
+    shared: Arc<Shared>,
+}
+
+impl RankedPairs {
+    /// A plan with the columns of the join.
+    fn in_place_of(self, join: &Join) -> Result<LogicalPlan> {
+        let names = join.schema.columns();
+        let scan = LogicalPlanBuilder::scan("ranked_pairs", provider_as_source(Arc::new(self)), None)?;
+        let columns: Vec<_> = scan.schema().columns().into_iter().zip(names).collect();
+        let columns = columns
+            .into_iter()
+            .map(|(column, name)| Expr::Column(column).alias_qualified(name.relation, name.name));
+        scan.project(columns.collect::<Vec<_>>())?.build()
+    }
+
+    fn split(&self) -> usize {
+        match self.rows {
+            Side::Right => self.queries.schema().fields().len(),
+            Side::Left => self.columns.len(),
+        }
+    }
+
+    /// Where a column of the join comes from.
+    fn joined(&self, column: usize) -> Joined {
+        let (side, at) = match column.checked_sub(self.split()) {
+            None => (Side::Left, column),
+            Some(at) => (Side::Right, at),
+        };
+        if side == self.rows {
+            Joined::Row(self.columns[at])
+        } else {
+            Joined::Query(at)
+        }
+    }
+}
+
+#[async_trait]
+impl TableProvider for RankedPairs {
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.schema)
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Temporary
+    }
+
+    async fn scan(
+        &self,
+        state: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        _filters: &[Expr],
+        _limit: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let all = || (0..self.schema.fields().len()).collect();
+        let wanted: Vec<usize> = projection.cloned().unwrap_or_else(all);
+        let schema = Arc::new(self.schema.project(&wanted)?);
+        let joined: Vec<_> = wanted.iter().map(|&column| self.joined(column)).collect();
+        let queries = |columns: &[usize]| {
+            let schema = self.queries.schema();
+            let columns = columns
+                .iter()
+                .map(|&at| Expr::Column(Column::from(schema.qualified_field(at))));
+            LogicalPlanBuilder::from(self.queries.clone())
+                .project(columns.collect::<Vec<_>>())?
+                .build()
+        };
+        let exec = join_exec(
+            state,
+            (self.query_vector, &queries),
+            (&self.provider, &self.request, &self.shared),
+            &joined,
+            Arc::clone(&schema),
+            true,
+        );
+        if let Some(exec) = exec.await? {
+            return Ok(exec);
+        }
+        // The files are not as they were listed: every pair, as without an index.
+        let every = state.create_physical_plan(&self.join).await?;
+        let columns = wanted.iter().zip(schema.fields()).map(|(&at, field)| {
+            let column = PhysicalColumn::new(every.schema().field(at).name(), at);
+            (Arc::new(column) as _, field.name().clone())
+        });
+        Ok(Arc::new(ProjectionExec::try_new(
+            columns.collect::<Vec<_>>(),
+            every,
+        )?))
+    }
+}
