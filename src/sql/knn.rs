@@ -16,9 +16,11 @@ use datafusion::arrow::compute::cast;
 use datafusion::arrow::datatypes::{DataType, Schema};
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{Column, Result, ScalarValue};
+use datafusion::logical_expr::expr::ScalarFunction;
 use datafusion::logical_expr::utils::split_conjunction_owned;
 use datafusion::logical_expr::{Expr, LogicalPlan, Operator, Sort, TableScan};
 
+use super::bind::BoundDistance;
 use super::refusal::Refusal;
 use crate::hnsw::VectorMetric;
 use crate::rows::vectors::item_type;
@@ -58,7 +60,8 @@ pub(crate) enum Distance {
 }
 
 impl Distance {
-    fn of(function: &str) -> Option<Self> {
+    /// The distance that a function of DataFusion computes.
+    pub(crate) fn of(function: &str) -> Option<Self> {
         match function {
             "array_distance" => Some(Distance::L2),
             "cosine_distance" => Some(Distance::Cosine),
@@ -133,10 +136,27 @@ pub(crate) fn recognise(sort: &Sort) -> Result<Option<Recognised>> {
     }))
 }
 
+/// Whether this is a Sort by a distance over a chain of nodes that ends in a scan of `tables`.
+pub(crate) fn searches(plan: &LogicalPlan, tables: &dyn Fn(&TableScan) -> bool) -> bool {
+    let LogicalPlan::Sort(sort) = plan else {
+        return false;
+    };
+    let mut below = sort.input.as_ref();
+    loop {
+        below = match below {
+            LogicalPlan::TableScan(scan) => return tables(scan) && mentions_distance(sort),
+            LogicalPlan::Projection(node) => &node.input,
+            LogicalPlan::Filter(node) => &node.input,
+            LogicalPlan::SubqueryAlias(node) => &node.input,
+            _ => return false,
+        };
+    }
+}
+
 /// A quick look that spares every other query the tracing: a key, or a projection below, names a distance function.
 fn mentions_distance(sort: &Sort) -> bool {
     let names = |expr: &Expr| {
-        expr.exists(|e| Ok(matches!(e, Expr::ScalarFunction(f) if Distance::of(f.func.name()).is_some())))
+        expr.exists(|e| Ok(matches!(e, Expr::ScalarFunction(call) if distance_called(call).is_some())))
             .unwrap_or(false)
     };
     if sort.expr.iter().any(|key| names(&key.expr)) {
@@ -247,8 +267,16 @@ pub(crate) fn unqualified(expr: &Expr) -> Result<Expr> {
 
 fn request(sort: &Sort, key: &Expr, traced: &Traced<'_>, schema: &Schema) -> Result<KnnRequest, Refusal> {
     let found = find_distance(key).ok_or(Refusal::QueryNotConstant)?;
-    let (column, query) = arguments(found.arguments, schema)?;
-    let query = query_vector(query)?;
+    let (column, query) = match BoundDistance::of(found.call) {
+        Some(bound) => (
+            vector_column(&found.call.args[0], schema)?,
+            QueryVector::Literal(Arc::clone(bound.numbers())),
+        ),
+        None => {
+            let (column, query) = arguments(&found.call.args, schema)?;
+            (column, query_vector(query)?)
+        }
+    };
     let ascending = sort.expr[0].asc != found.flipped;
     if ascending == (found.distance == Distance::InnerProduct) {
         return Err(Refusal::WrongDirection);
@@ -274,9 +302,16 @@ fn request(sort: &Sort, key: &Expr, traced: &Traced<'_>, schema: &Schema) -> Res
     })
 }
 
+fn distance_called(call: &ScalarFunction) -> Option<Distance> {
+    match BoundDistance::of(call) {
+        Some(bound) => Some(bound.distance()),
+        None => Distance::of(call.func.name()),
+    }
+}
+
 struct Found<'a> {
     distance: Distance,
-    arguments: &'a [Expr],
+    call: &'a ScalarFunction,
     /// An odd number of negations lies around it.
     flipped: bool,
     /// Something lies around it that may round.
@@ -294,9 +329,9 @@ fn find_distance(key: &Expr) -> Option<Found<'_>> {
     }
     match key {
         Expr::Alias(alias) => find_distance(&alias.expr),
-        Expr::ScalarFunction(f) => Some(Found {
-            distance: Distance::of(f.func.name())?,
-            arguments: &f.args,
+        Expr::ScalarFunction(call) => Some(Found {
+            distance: distance_called(call)?,
+            call,
             flipped: false,
             wrapped: false,
         }),
@@ -414,7 +449,8 @@ fn query_vector(expr: &Expr) -> Result<QueryVector, Refusal> {
     }
 }
 
-fn literal_below(expr: &Expr) -> Option<ScalarValue> {
+/// The constant under casts, cast.
+pub(crate) fn literal_below(expr: &Expr) -> Option<ScalarValue> {
     match expr {
         Expr::Alias(alias) => literal_below(&alias.expr),
         Expr::Literal(value, _) => Some(value.clone()),

@@ -1,6 +1,7 @@
 //! The QUERY sentence: SQL, request, row ids, selection, batches. The only room that names DataFusion's planning types.
 
 mod analyzer;
+mod bind;
 mod bound;
 mod candidates;
 mod choose;
@@ -74,6 +75,7 @@ pub fn register(ctx: &SessionContext) -> Result<()> {
         }
     }
     ctx.add_analyzer_rule(Arc::new(analyzer::CreateIndexRule));
+    ctx.add_analyzer_rule(Arc::new(bind::BindRule));
     ctx.add_optimizer_rule(Arc::new(rule::KnnRule::new(shared)));
     functions::register(ctx);
     session::keep_in_one_partition(ctx);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use datafusion::common::Result;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::datasource::{DefaultTableSource, TableProvider, provider_as_source};
-use datafusion::logical_expr::{LogicalPlan, Sort, TableScan};
+use datafusion::logical_expr::{LogicalPlan, Sort, TableScan, TableSource};
 use datafusion::optimizer::optimizer::{ApplyOrder, OptimizerConfig, OptimizerRule};
 
 use super::knn::{Recognised, recognise};
@@ -73,11 +73,7 @@ impl OptimizerRule for KnnRule {
 
 impl KnnRule {
     fn swap_source(&self, scan: TableScan, asked: &Asked) -> Transformed<LogicalPlan> {
-        match scan
-            .source
-            .downcast_ref::<DefaultTableSource>()
-            .and_then(|s| inner(&s.table_provider))
-        {
+        match searchable(&scan.source) {
             None => Transformed::no(LogicalPlan::TableScan(scan)),
             Some(provider) => {
                 let table = VectorTable::asking(provider, asked.clone(), Arc::clone(&self.shared));
@@ -88,8 +84,14 @@ impl KnnRule {
     }
 }
 
+/// Whether searches over this source can be ours.
+pub(crate) fn is_searchable(source: &Arc<dyn TableSource>) -> bool {
+    searchable(source).is_some()
+}
+
 /// The provider to search in, if this is a table of Parquet files that nothing was asked of yet.
-fn inner(provider: &Arc<dyn TableProvider>) -> Option<Arc<dyn TableProvider>> {
+fn searchable(source: &Arc<dyn TableSource>) -> Option<Arc<dyn TableProvider>> {
+    let provider = &source.downcast_ref::<DefaultTableSource>()?.table_provider;
     match provider.downcast_ref::<VectorTable>() {
         Some(table) => table.unasked().cloned(),
         None => is_parquet_listing(provider.as_ref()).then(|| Arc::clone(provider)),

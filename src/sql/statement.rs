@@ -55,6 +55,9 @@ pub trait HnswSessionExt {
 #[async_trait]
 impl HnswSessionExt for SessionContext {
     async fn hnsw_sql(&self, sql: &str) -> Result<DataFrame> {
+        if !may_be_ours(sql) {
+            return self.sql(sql).await;
+        }
         let ours = desugar(sql, &self.state().config_options().sql_parser)?;
         self.sql(ours.as_deref().unwrap_or(sql)).await
     }
@@ -69,7 +72,7 @@ impl HnswSessionExt for SessionContext {
 /// expression, `UNIQUE`, `WHERE`, an unknown option. Also for several statements in one string if
 /// one of them is ours.
 pub fn desugar(sql: &str, options: &SqlParserOptions) -> Result<Option<String>> {
-    if !matches!(first_word(sql).to_ascii_uppercase().as_str(), "CREATE" | "DROP") {
+    if !may_be_ours(sql) {
         return Ok(None);
     }
     let Some(mut statements) = parse(sql, options) else {
@@ -115,6 +118,14 @@ fn parse(sql: &str, options: &SqlParserOptions) -> Option<Vec<DFStatement>> {
         Some(parser.build().ok()?.parse_statements().ok()?.into())
     };
     with(dialect_from_str(options.dialect)?.as_ref()).or_else(|| with(&GenericDialect {}))
+}
+
+/// A look at the first word, which spares queries the parsing.
+fn may_be_ours(sql: &str) -> bool {
+    let word = first_word(sql);
+    ["CREATE", "DROP"]
+        .iter()
+        .any(|ours| word.eq_ignore_ascii_case(ours))
 }
 
 /// The first word of the statement: comments, white space and empty statements do not count.
