@@ -107,6 +107,14 @@ fn is_too_far(known: Known<'_>) -> bool {
     known.is_some_and(|(bound, at_least)| at_least > bound.distance())
 }
 
+/// Whether a file offers nothing, and need not even be searched.
+pub(crate) fn can_skip(file: &SearchFile, known: Known<'_>) -> bool {
+    match &file.strategy {
+        Strategy::Index(sidecar) => is_too_far(known) && !has_special_rows(sidecar),
+        Strategy::Exact(_) => false,
+    }
+}
+
 /// Finds the candidates of one file.
 pub(crate) async fn candidates(
     run: &Run,
@@ -119,10 +127,6 @@ pub(crate) async fn candidates(
         Strategy::Index(sidecar) => {
             if sidecar.dim() != query.exact.len() {
                 return Ok(Err(OtherDimension));
-            }
-            if is_too_far(known) && !has_special_rows(sidecar) {
-                run.metrics.files_skipped.add(1);
-                return Ok(Ok(Candidates::default()));
             }
             let allowed = match &run.spec.filter {
                 None => None,

@@ -9,7 +9,8 @@ use datafusion::logical_expr::Expr;
 use datafusion::prelude::SessionContext;
 
 use super::command::CommandTable;
-use super::ddl::{CreateIndexCommand, DropIndexCommand};
+use super::ddl::CreateIndexCommand;
+use super::drop::DropIndexCommand;
 use super::inspect::{IndexesCommand, VerifyCommand};
 use super::option_list::{Key, OptionList};
 use super::refresh::RefreshCommand;

@@ -8,12 +8,13 @@ use datafusion::arrow::array::{Float64Array, RecordBatch, StringArray, UInt64Arr
 use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::common::runtime::SpawnedTask;
 use datafusion::common::{Result, TableReference};
+use datafusion::datasource::TableProvider;
 use datafusion::error::DataFusionError;
 use datafusion::execution::{SessionState, TaskContext};
 
 use super::command::Command;
 use super::shared::Shared;
-use super::targets::{all_parquet_tables, files, parquet_table};
+use super::targets::{all_parquet_tables, files, locations, parquet_table};
 use crate::create::FileToIndex;
 use crate::format::FormatError;
 use crate::hnsw::SearchOptions;
@@ -60,6 +61,25 @@ async fn find(state: &SessionState, files: &[FileToIndex]) -> Result<Vec<Found>>
     Ok(found)
 }
 
+/// All sidecars of a table whose files cannot be read, for this reason; and how many files those are.
+async fn find_unread(
+    state: &SessionState,
+    provider: &Arc<dyn TableProvider>,
+    error: &DataFusionError,
+) -> Result<(usize, Vec<Found>)> {
+    let places = locations(state, provider).await?;
+    let entries = Shared::of(state)?.sidecars.list(&places).await;
+    let entries = entries.map_err(|e| DataFusionError::External(Box::new(e)))?;
+    let found = entries.into_iter().filter_map(|entry| {
+        Some(Found {
+            file: entry.location?,
+            entry,
+            state: Err(("unreadable".to_owned(), error.strip_backtrace())),
+        })
+    });
+    Ok((places.len(), found.collect()))
+}
+
 /// `SELECT * FROM hnsw_indexes()`: a row for each index of the tables of the default schema.
 #[derive(Debug)]
 pub(crate) struct IndexesCommand;
@@ -102,13 +122,17 @@ impl Command for IndexesCommand {
     async fn run(&self, state: &SessionState, _context: Arc<TaskContext>) -> Result<RecordBatch> {
         let mut indexes: BTreeMap<(String, String, String), (u64, Index)> = BTreeMap::new();
         for (table, provider) in all_parquet_tables(state).await? {
-            let (files, _) = files(state, &provider, &[]).await?;
-            for found in find(state, &files).await? {
+            let (files, found) = match files(state, &provider, &[]).await {
+                Ok((files, _)) => (files.len(), find(state, &files).await?),
+                // One table that cannot be read does not hide the others.
+                Err(error) => find_unread(state, &provider, &error).await?,
+            };
+            for found in found {
                 let column = found.entry.name.column().unwrap_or_default();
                 let key = (table.clone(), column, found.entry.name.metric.to_string());
                 let (_, index) = indexes
                     .entry(key)
-                    .or_insert_with(|| (files.len() as u64, Index::default()));
+                    .or_insert_with(|| (files as u64, Index::default()));
                 index.bytes += found.entry.bytes;
                 if let Ok(sidecar) = &found.entry.opened {
                     index

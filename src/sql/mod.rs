@@ -9,6 +9,7 @@ mod choose;
 mod command;
 mod ddl;
 mod direct;
+mod drop;
 mod explain;
 mod fetch;
 mod files;

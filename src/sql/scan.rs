@@ -27,7 +27,7 @@ use datafusion::physical_plan::{
 use futures::{StreamExt, TryStreamExt};
 
 use super::bound::Bound;
-use super::candidates::{Candidates, OtherDimension, PreparedQuery, candidates};
+use super::candidates::{Candidates, OtherDimension, PreparedQuery, can_skip, candidates};
 use super::choose::choose;
 use super::explain;
 use super::fetch::fetch;
@@ -279,11 +279,19 @@ async fn search(run: &Arc<Run>, query: &PreparedQuery) -> Result<Result<Vec<Cand
     let bound = Arc::new(Bound::new(run.spec.request.k));
     let mut searches = futures::stream::iter(order)
         .map(|(at_least, index)| {
+            // Looked at when its turn comes: by then the nearest files have been searched.
+            let skip = can_skip(&files[index], Some((&bound, at_least)));
             let (run, query, bound) = (Arc::clone(run), query.clone(), Arc::clone(&bound));
-            SpawnedTask::spawn(async move {
-                let found = candidates(&run, &run.spec.files[index], &query, Some((&bound, at_least)));
-                (index, found.await)
-            })
+            async move {
+                if skip {
+                    run.metrics.files_skipped.add(1);
+                    return Ok((index, Ok(Ok(Candidates::default()))));
+                }
+                let search = SpawnedTask::spawn(async move {
+                    candidates(&run, &run.spec.files[index], &query, Some((&bound, at_least))).await
+                });
+                search.await.map(|found| (index, found))
+            }
         })
         .buffer_unordered(run.spec.threads.max(1));
     let mut found: Vec<Candidates> = files.iter().map(|_| Candidates::default()).collect();

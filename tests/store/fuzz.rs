@@ -17,7 +17,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::sample::{Home, identity, index, meta};
 
-const ROWS: usize = 90;
+const ROWS: u32 = 90;
 
 /// Where the header lies in a sidecar, and its checksum in the header.
 const HEADER: std::ops::Range<usize> = 4..4 + 256;
@@ -43,8 +43,11 @@ impl Target {
     async fn new(metric: VectorMetric) -> Self {
         let home = Home::local();
         let at = (home.place)("t.parquet");
-        let meta: SidecarMeta = meta("v", identity("t.parquet", ROWS as u64));
-        let published = home.store().publish(&at, index(metric, ROWS), meta).await;
+        let meta: SidecarMeta = meta("v", identity("t.parquet", u64::from(ROWS)));
+        let published = home
+            .store()
+            .publish(&at, index(metric, ROWS as usize), meta)
+            .await;
         let good = std::fs::read(published.expect("published").url).expect("there");
         Self {
             home,
@@ -62,7 +65,12 @@ impl Target {
         std::fs::rename(fresh, &place).expect("one directory");
         let begun = Instant::now();
         let found = store
-            .lookup(&self.at, "v", self.metric, &identity("t.parquet", ROWS as u64))
+            .lookup(
+                &self.at,
+                "v",
+                self.metric,
+                &identity("t.parquet", u64::from(ROWS)),
+            )
             .await;
         let what = match &found {
             Lookup::Fresh(sidecar) => {
@@ -243,7 +251,7 @@ async fn sections_behind_a_valid_header_may_hold_anything() {
                 1 => bytes[at] = rng.random(),
                 2 => {
                     // An id just beyond the end, or far beyond.
-                    let ids = [ROWS as u32, u32::MAX, 0, rng.random_range(0..200)];
+                    let ids = [ROWS, u32::MAX, 0, rng.random_range(0..200)];
                     let at = (at / 4 * 4).min(body.end - 4);
                     bytes[at..at + 4].copy_from_slice(&ids[rng.random_range(0..4)].to_le_bytes());
                 }

@@ -95,10 +95,9 @@ fn questions() -> Vec<(&'static str, String)> {
         ("exact", format!("{near} ORDER BY d, id LIMIT 10")),
         (
             "auto",
-            format!(
-                "SELECT id, _distance AS d FROM vector_search('t', 'v', [0.1,0.2,0.3,0.4,0.5,0.4,0.3,0.2], 10) \
-                 ORDER BY d, id"
-            ),
+            "SELECT id, _distance AS d FROM vector_search('t', 'v', [0.1,0.2,0.3,0.4,0.5,0.4,0.3,0.2], 10) \
+             ORDER BY d, id"
+                .to_owned(),
         ),
     ]
 }
@@ -265,12 +264,14 @@ async fn local_files_replaced_all_the_time_give_no_wrong_row() {
     let replaced = Arc::new(AtomicUsize::new(0));
     let writer = {
         let (table, stop, replaced) = (Arc::clone(&table), Arc::clone(&stop), Arc::clone(&replaced));
+        // Not in the table's directory, where a listing would show it for a moment.
+        let elsewhere = crate::sample::temp();
         std::thread::spawn(move || {
             while !stop.load(Ordering::Relaxed) {
                 let turn = replaced.fetch_add(1, Ordering::Relaxed);
-                let fresh = table.path("fresh");
+                let fresh = elsewhere.path().join("fresh");
                 std::fs::write(&fresh, [&reversed, &original][turn % 2]).expect("room");
-                std::fs::rename(fresh, table.path("a.parquet")).expect("one directory");
+                std::fs::rename(fresh, table.path("a.parquet")).expect("one file system");
                 std::thread::sleep(Duration::from_micros(500));
             }
         })

@@ -53,22 +53,22 @@ struct World {
 }
 
 impl World {
-    fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
+    fn table(&self) -> PathBuf {
+        self.dir.path().join("t")
     }
 
     /// Puts another version of a file in its place. The rows of all versions of all files have ids of their own.
     fn replace(&self, file: i64, version: i64) {
         let first = (version * FILES + file) * ROWS;
-        let fresh = self.path(&format!("fresh-{file}"));
+        let fresh = self.dir.path().join(format!("fresh-{file}"));
         std::fs::write(&fresh, parquet(first..first + ROWS)).expect("room");
-        std::fs::rename(fresh, self.path(&format!("{file}.parquet"))).expect("one directory");
+        std::fs::rename(fresh, self.table().join(format!("{file}.parquet"))).expect("one file system");
     }
 
     async fn session(&self) -> SessionContext {
         let ctx = SessionContext::new_with_config(SessionConfig::new().with_target_partitions(2));
         datafusion_hnsw::register(&ctx).expect("registered");
-        let url = format!("file://{}/", self.dir.path().display());
+        let url = format!("file://{}/", self.table().display());
         for sql in [
             "SET hnsw.ef_search = 1000".to_owned(),
             "SET hnsw.metric = 'l2'".to_owned(),
@@ -207,6 +207,7 @@ async fn sixty_four_sessions_get_no_wrong_answer_while_everything_changes() {
         counts: Counts::default(),
         stop: AtomicBool::new(false),
     });
+    std::fs::create_dir(world.table()).expect("room");
     for file in 0..FILES {
         world.replace(file, 0);
     }
