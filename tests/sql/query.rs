@@ -8,7 +8,7 @@ use datafusion::common::utils::SingleRowListArrayBuilder;
 use rand::Rng;
 use rand::rngs::StdRng;
 
-use crate::shapes::{by_function, composed, ranked};
+use crate::shapes::{by_function, composed, numbered, ranked};
 use crate::vectors::VectorColumn;
 use crate::world::World;
 
@@ -53,10 +53,11 @@ impl Query {
         let distance = Distance::generate(rng, column, &vector.text);
         let mut query = match rng.random_range(0..20) {
             0..13 => ranked(rng, world, &distance),
-            13..19 => composed(rng, world, column, &distance),
+            13..18 => composed(rng, world, column, &distance),
+            18 => numbered(rng, world, column),
             _ => by_function(rng, world, column),
         };
-        if query.plain_sql.is_some() {
+        if query.plain_sql.is_some() || query.sql.contains("CROSS JOIN") {
             return query;
         }
         if rng.random_bool(0.1) && vector.prepared.is_none() && !query.sql.contains("round(") {

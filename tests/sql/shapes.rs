@@ -199,6 +199,40 @@ pub(crate) fn by_function(rng: &mut StdRng, world: &World, column: &VectorColumn
     }
 }
 
+/// The neighbors of several rows, numbered over a cross join; ties are broken.
+pub(crate) fn numbered(rng: &mut StdRng, world: &World, column: &VectorColumn) -> Query {
+    let name = column.name;
+    let (function, direction) = [
+        ("array_distance", ""),
+        ("cosine_distance", " NULLS FIRST"),
+        ("cosine_distance", ""),
+        ("inner_product", " DESC"),
+        ("inner_product", " DESC NULLS LAST"),
+        ("array_distance", " DESC"),
+    ][rng.random_range(0..6)];
+    let (one, other) = [("a", "b"), ("b", "a")][rng.random_range(0..2)];
+    let rows = [
+        "",
+        " AND b.num > 3",
+        " AND b.cat IS NOT NULL",
+        " AND b.id % 3 = 0",
+        " AND a.id <> b.id",
+    ][rng.random_range(0..5)];
+    let tables = ["t AS a CROSS JOIN t AS b", "t AS b CROSS JOIN t AS a"][rng.random_range(0..2)];
+    let place = ["<=", "<", "="][rng.random_range(0..3)];
+    let k = limit(rng, world.rows);
+    let first = rng.random_range(0..world.rows.max(1));
+    let sql = format!(
+        "SELECT seeker, found, place, d FROM (SELECT a.id AS seeker, b.id AS found, {function}({one}.{name}, {other}.{name}) AS d,
+            row_number() OVER (PARTITION BY a.id ORDER BY {function}({one}.{name}, {other}.{name}){direction}, b.id) AS place
+          FROM {tables} WHERE a.id BETWEEN {first} AND {first} + 4{rows}) WHERE place {place} {k}"
+    );
+    Query {
+        expected: Expected::Same { ordered: false },
+        ..Query::plain(&sql)
+    }
+}
+
 /// A query around one or two of them; ties are broken, so that the answer is one.
 pub(crate) fn composed(rng: &mut StdRng, world: &World, column: &VectorColumn, distance: &Distance) -> Query {
     // Between 0.0 and -0.0 DataFusion's own plans do not always choose alike.
