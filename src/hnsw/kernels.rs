@@ -149,6 +149,18 @@ pub(crate) fn float_sums(isa: Isa, metric: FloatMetric, query: &[f32], row: &[u8
     }
 }
 
+/// Runs `work` compiled for an instruction set: what is inlined into it may use its instructions.
+#[inline(always)]
+pub(crate) fn with_instructions<T>(isa: Isa, work: impl FnOnce() -> T) -> T {
+    match isa {
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 => simd::with_avx2(work),
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 => simd::with_avx512(work),
+        _ => work(),
+    }
+}
+
 /// Asks the caches for the lines of `bytes`.
 #[inline]
 pub(crate) fn prefetch(bytes: &[u8]) {

@@ -1,7 +1,8 @@
 //! The one search loop, and the notes it keeps.
 
-use super::graph::{Damaged, Links};
-use super::kernels;
+use super::graph::{Damaged, Links, NO_LINK};
+use super::kernels::{self, Isa};
+pub(crate) use super::pool::{Candidate, Pool};
 
 /// Where distances to the query come from. Keys order like the distances: smaller is nearer.
 pub(crate) trait Space {
@@ -12,127 +13,41 @@ pub(crate) trait Space {
     fn prefetch(&self, id: u32);
 }
 
-/// A node and its key, in one word: ordered by key, then id. The lowest bit is the pool's mark.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Candidate(u64);
-
-impl Candidate {
-    pub(crate) fn new(key: u32, node: u32) -> Self {
-        Self(u64::from(key) << 32 | u64::from(node) << 1)
-    }
-
-    pub(crate) fn key(self) -> u32 {
-        u32::try_from(self.0 >> 32).expect("32 bits")
-    }
-
-    pub(crate) fn node(self) -> u32 {
-        u32::try_from(self.0 & 0xFFFF_FFFF).expect("32 bits") >> 1
-    }
-}
-
-/// The nearest candidates found so far, in one sorted array: the paper's *C* and *W* together. A
-/// candidate whose neighbours were looked at is marked and stays.
-#[derive(Debug, Default)]
-pub(crate) struct Pool {
-    found: Vec<Candidate>,
-    capacity: usize,
-    /// All before this are marked.
-    cursor: usize,
-}
-
-impl Pool {
-    pub(crate) fn reset(&mut self, capacity: usize) {
-        self.found.clear();
-        self.capacity = capacity.max(1);
-        self.cursor = 0;
-    }
-
-    pub(crate) fn candidates(&self) -> &[Candidate] {
-        &self.found
-    }
-
-    /// Candidates with keys above this cannot get in.
-    #[inline]
-    pub(crate) fn threshold(&self) -> u32 {
-        match self.found.last() {
-            Some(last) if self.found.len() == self.capacity => last.key(),
-            _ => u32::MAX,
-        }
-    }
-
-    /// Keeps the candidate if it is among the nearest. True if it is now the next to be looked at.
-    #[inline]
-    pub(crate) fn push(&mut self, new: Candidate) -> bool {
-        if self.found.len() < self.capacity {
-            self.found.push(new);
-        } else if self.found.last().is_none_or(|last| new >= *last) {
-            return false;
-        }
-        let last = self.found.len() - 1;
-        let place = self.found[..last].partition_point(|old| *old < new);
-        self.found.copy_within(place..last, place + 1);
-        self.found[place] = new;
-        let next = place <= self.cursor;
-        if next {
-            self.cursor = place;
-        }
-        next
-    }
-
-    /// Marks the nearest unmarked candidate and gives its node.
-    #[inline]
-    fn next(&mut self) -> Option<u32> {
-        while let Some(candidate) = self.found.get_mut(self.cursor) {
-            self.cursor += 1;
-            if candidate.0 & 1 == 0 {
-                candidate.0 |= 1;
-                return Some(candidate.node());
-            }
-        }
-        None
-    }
-}
-
-impl Pool {
-    /// The node that comes next, if nothing nearer is found before.
-    #[inline]
-    fn upcoming(&self) -> Option<u32> {
-        self.found.get(self.cursor).map(|candidate| candidate.node())
-    }
-}
-
 /// The nodes already met: a bit for each, cleared through the list of touched words.
 #[derive(Debug, Default)]
 pub(crate) struct Visited {
     words: Vec<u64>,
+    /// Places of the words that are not 0, and one more place, which may hold anything.
     touched: Vec<u32>,
+    touched_len: usize,
 }
 
 impl Visited {
-    /// Forgets everything and makes room for `nodes`.
+    /// Forgets everything and makes room for `nodes`, and one more: number `nodes` counts as met.
     pub(crate) fn reset(&mut self, nodes: u32) {
-        for word in self.touched.drain(..) {
-            self.words[word as usize] = 0;
+        for word in &self.touched[..self.touched_len] {
+            self.words[*word as usize] = 0;
         }
-        let words = nodes.div_ceil(64) as usize;
+        self.touched_len = 0;
+        let words = nodes as usize / 64 + 1;
         if self.words.len() < words {
             self.words.resize(words, 0);
+            self.touched.resize(words + 1, 0);
         }
+        self.insert(nodes);
     }
 
     /// True the first time that a node is met.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn insert(&mut self, node: u32) -> bool {
+        // No branch: whether a node is new is a toss-up.
         let word = &mut self.words[(node / 64) as usize];
         let bit = 1u64 << (node % 64);
-        if *word & bit != 0 {
-            return false;
-        }
-        if *word == 0 {
-            self.touched.push(node / 64);
-        }
+        let new = *word & bit == 0;
+        self.touched[self.touched_len] = node / 64;
+        self.touched_len += usize::from(*word == 0);
         *word |= bit;
-        true
+        new
     }
 }
 
@@ -147,6 +62,9 @@ pub(crate) struct Scratch {
     pub(crate) distances: u64,
 }
 
+/// Nodes whose neighbours are looked at together, so that waiting for one's codes is waiting for all.
+const TOGETHER: usize = 2;
+
 /// Searches one layer for the `ef` nodes nearest to the query (Algorithm 2), from what the pool holds.
 ///
 /// Leaves them in the pool, nearest first.
@@ -160,11 +78,17 @@ pub(crate) fn search_layer(
     layer: usize,
     scratch: &mut Scratch,
 ) -> Result<(), Damaged> {
+    kernels::with_instructions(Isa::best(), #[inline(always)] || walk_layer(links, space, layer, scratch))
+}
+
+#[inline(always)]
+fn walk_layer(
+    links: Links<'_>,
+    space: &impl Space,
+    layer: usize,
+    scratch: &mut Scratch,
+) -> Result<(), Damaged> {
     let count = links.levels.get(layer).copied().unwrap_or(0);
-    scratch.visited.reset(count);
-    for candidate in scratch.pool.candidates() {
-        scratch.visited.insert(candidate.node());
-    }
     let Scratch {
         visited,
         pool,
@@ -172,40 +96,68 @@ pub(crate) fn search_layer(
         keys,
         ..
     } = scratch;
-    let (mut hops, mut distances) = (0, 0);
-    fresh.clear();
-    fresh.resize(2 * links.m, 0);
-    keys.clear();
-    keys.resize(2 * links.m, 0);
-    while let Some(node) = pool.next() {
-        hops += 1;
+    visited.reset(count);
+    for candidate in pool.candidates() {
+        visited.insert(candidate.node());
+    }
+    let (mut hops, mut distances, mut damaged) = (0, 0, false);
+    let most = 4 * 2 * links.m;
+    if fresh.len() < most + 1 {
+        fresh.resize(most + 1, 0);
+        keys.resize(most, 0);
+    }
+    static W: std::sync::LazyLock<usize> = std::sync::LazyLock::new(|| std::env::var("W").ok().and_then(|x| x.parse().ok()).unwrap_or(1));
+    let w = *W;
+    loop {
         let mut met = 0;
-        for neighbour in links.neighbours(node, layer) {
-            if neighbour >= count {
-                return Err(Damaged {
-                    section: if layer == 0 { "links" } else { "upper" },
-                });
-            }
-            if visited.insert(neighbour) {
-                space.prefetch(neighbour);
-                fresh[met] = neighbour;
-                met += 1;
+        let mut taken = 0;
+        while taken < w && let Some(node) = pool.next() {
+            taken += 1;
+            for eight in links.slots(node, layer).chunks(8) {
+                if eight[0] == NO_LINK.to_le_bytes() {
+                    break;
+                }
+                for &slot in eight {
+                    let id = u32::from_le_bytes(slot);
+                    damaged |= id >= count && id != NO_LINK;
+                    let id = id.min(count);
+                    fresh[met] = id;
+                    met += usize::from(visited.insert(id));
+                }
             }
         }
-        if let Some(upcoming) = pool.upcoming() {
-            kernels::prefetch(links.slots(upcoming, layer).as_flattened());
+        if taken == 0 {
+            break;
         }
         let (ids, keys) = (&fresh[..met], &mut keys[..met]);
+        for &id in ids {
+            space.prefetch(id);
+        }
+        for place in 0..w {
+            if let Some(upcoming) = pool.upcoming(place) {
+                kernels::prefetch(links.slots(upcoming, layer).as_flattened());
+            }
+        }
+        hops += taken as u64;
         space.keys(ids, keys);
         distances += met as u64;
+        pool.reserve(met);
         for (&id, &key) in ids.iter().zip(&*keys) {
-            if key <= pool.threshold() && pool.push(Candidate::new(key, id)) {
-                kernels::prefetch(links.slots(id, layer).as_flattened());
+            let new = Candidate::new(key, id);
+            if new < pool.threshold() {
+                if pool.insert(new) {
+                    kernels::prefetch(links.slots(id, layer).as_flattened());
+                }
             }
         }
     }
     scratch.nodes_visited += hops;
     scratch.distances += distances;
+    if damaged {
+        return Err(Damaged {
+            section: if layer == 0 { "links" } else { "upper" },
+        });
+    }
     Ok(())
 }
 

@@ -20,6 +20,7 @@ pub(crate) use neon::{neon_code_keys, neon_float_sums, prefetch};
 #[cfg(target_arch = "x86_64")]
 pub(crate) use x86::{
     avx2_code_keys, avx2_float_sums, avx512_code_keys, avx512_float_sums, has_avx2, has_avx512, prefetch,
+    with_avx2, with_avx512,
 };
 
 /// Little-endian f32 as numbers, if they are aligned.
@@ -48,6 +49,24 @@ mod x86 {
             && is_x86_feature_detected!("avx512bw")
             && is_x86_feature_detected!("avx512vl")
             && is_x86_feature_detected!("avx512vnni")
+    }
+
+    pub(crate) fn with_avx2<T>(work: impl FnOnce() -> T) -> T {
+        #[target_feature(enable = "avx2")]
+        fn compiled<T>(work: impl FnOnce() -> T) -> T {
+            work()
+        }
+        // SAFETY: called for `Isa::Avx2` only, which is listed only if `has_avx2`.
+        unsafe { compiled(work) }
+    }
+
+    pub(crate) fn with_avx512<T>(work: impl FnOnce() -> T) -> T {
+        #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+        fn compiled<T>(work: impl FnOnce() -> T) -> T {
+            work()
+        }
+        // SAFETY: called for `Isa::Avx512` only, which is listed only if `has_avx512`.
+        unsafe { compiled(work) }
     }
 
     #[inline]
