@@ -45,6 +45,10 @@ impl Pool {
         self.places.resize(BLOCK, Candidate(0));
     }
 
+    pub(crate) fn is_full(&self) -> bool {
+        self.len == self.capacity
+    }
+
     /// Makes room for so many more.
     #[inline(always)]
     pub(crate) fn reserve(&mut self, more: usize) {

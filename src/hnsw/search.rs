@@ -111,6 +111,7 @@ fn walk_layer(
     loop {
         let mut met = 0;
         let mut taken = 0;
+        let w = if pool.is_full() { w } else { 1 };
         while taken < w && let Some(node) = pool.next() {
             taken += 1;
             for eight in links.slots(node, layer).chunks(8) {
