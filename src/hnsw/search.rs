@@ -1,6 +1,6 @@
 //! The one search loop, and the notes it keeps.
 
-use super::graph::{Damaged, Links, NO_LINK};
+use super::graph::{Damaged, Links};
 use super::kernels::{self, Isa};
 pub(crate) use super::pool::{Candidate, Pool};
 
@@ -16,54 +16,57 @@ pub(crate) trait Space {
 /// The nodes already met: a bit for each, cleared through the list of touched words.
 #[derive(Debug, Default)]
 pub(crate) struct Visited {
-    words: Vec<u64>,
+    words: Vec<u32>,
     /// Places of the words that are not 0, and one more place, which may hold anything.
     touched: Vec<u32>,
     touched_len: usize,
 }
 
 impl Visited {
-    /// Forgets everything and makes room for `nodes`, and one more: number `nodes` counts as met.
+    /// Forgets everything and makes room for `nodes`.
     pub(crate) fn reset(&mut self, nodes: u32) {
         for word in &self.touched[..self.touched_len] {
             self.words[*word as usize] = 0;
         }
         self.touched_len = 0;
-        let words = nodes as usize / 64 + 1;
+        let words = nodes.div_ceil(32) as usize;
         if self.words.len() < words {
             self.words.resize(words, 0);
             self.touched.resize(words + 1, 0);
         }
-        self.insert(nodes);
     }
 
     /// True the first time that a node is met.
     #[inline(always)]
     pub(crate) fn insert(&mut self, node: u32) -> bool {
-        // No branch: whether a node is new is a toss-up.
-        let word = &mut self.words[(node / 64) as usize];
-        let bit = 1u64 << (node % 64);
+        // No branch: whether a word is touched for the first time is a toss-up.
+        let word = &mut self.words[(node / 32) as usize];
+        let bit = 1u32 << (node % 32);
         let new = *word & bit == 0;
-        self.touched[self.touched_len] = node / 64;
+        self.touched[self.touched_len] = node / 32;
         self.touched_len += usize::from(*word == 0);
         *word |= bit;
         new
     }
 }
 
-/// The paper's *v*, *C* and *W*, and the neighbours of a hop; reused between searches.
+/// The paper's *v*, *C* and *W*, the neighbours of a hop and the entries to a layer; reused between searches.
 #[derive(Debug, Default)]
 pub(crate) struct Scratch {
     pub(crate) visited: Visited,
     pub(crate) pool: Pool,
     pub(crate) fresh: Vec<u32>,
     pub(crate) keys: Vec<u32>,
+    entries: Vec<Candidate>,
     pub(crate) nodes_visited: u64,
     pub(crate) distances: u64,
 }
 
-/// Nodes whose neighbours are looked at together, so that waiting for one's codes is waiting for all.
-const TOGETHER: usize = 2;
+/// Nodes whose neighbours are looked at together once `ef` candidates are found: their codes are waited for
+/// once, and nearly all of them would have their turn anyway.
+const TOGETHER: usize = 3;
+/// Candidates that layer 1 hands down. One leads to the wrong cluster now and then.
+const ENTRIES: usize = 8;
 
 /// Searches one layer for the `ef` nodes nearest to the query (Algorithm 2), from what the pool holds.
 ///
@@ -78,11 +81,17 @@ pub(crate) fn search_layer(
     layer: usize,
     scratch: &mut Scratch,
 ) -> Result<(), Damaged> {
-    kernels::with_instructions(Isa::best(), #[inline(always)] || walk_layer(links, space, layer, scratch))
+    let isa = Isa::best();
+    kernels::with_instructions(
+        isa,
+        #[inline(always)]
+        || walk_layer(isa, links, space, layer, scratch),
+    )
 }
 
 #[inline(always)]
 fn walk_layer(
+    isa: Isa,
     links: Links<'_>,
     space: &impl Space,
     layer: usize,
@@ -101,30 +110,28 @@ fn walk_layer(
         visited.insert(candidate.node());
     }
     let (mut hops, mut distances, mut damaged) = (0, 0, false);
-    let most = 4 * 2 * links.m;
-    if fresh.len() < most + 1 {
-        fresh.resize(most + 1, 0);
+    let most = TOGETHER * (2 * links.m).next_multiple_of(16);
+    if keys.len() < most {
+        fresh.resize(most, 0);
         keys.resize(most, 0);
     }
-    static W: std::sync::LazyLock<usize> = std::sync::LazyLock::new(|| std::env::var("W").ok().and_then(|x| x.parse().ok()).unwrap_or(1));
-    let w = *W;
     loop {
         let mut met = 0;
         let mut taken = 0;
-        let w = if pool.is_full() { w } else { 1 };
-        while taken < w && let Some(node) = pool.next() {
+        let wanted = if pool.is_full() { TOGETHER } else { 1 };
+        while taken < wanted
+            && let Some(node) = pool.next()
+        {
             taken += 1;
-            for eight in links.slots(node, layer).chunks(8) {
-                if eight[0] == NO_LINK.to_le_bytes() {
-                    break;
-                }
-                for &slot in eight {
-                    let id = u32::from_le_bytes(slot);
-                    damaged |= id >= count && id != NO_LINK;
-                    let id = id.min(count);
-                    fresh[met] = id;
-                    met += usize::from(visited.insert(id));
-                }
+            let slots = links.slots(node, layer);
+            let (unmet, bad) = kernels::unmet(isa, slots, &visited.words, count, &mut fresh[met..]);
+            damaged |= bad;
+            let until = met + unmet;
+            for at in met..until {
+                let id = fresh[at];
+                fresh[met] = id;
+                // A damaged list may name a node twice.
+                met += usize::from(visited.insert(id));
             }
         }
         if taken == 0 {
@@ -134,7 +141,7 @@ fn walk_layer(
         for &id in ids {
             space.prefetch(id);
         }
-        for place in 0..w {
+        for place in 0..TOGETHER {
             if let Some(upcoming) = pool.upcoming(place) {
                 kernels::prefetch(links.slots(upcoming, layer).as_flattened());
             }
@@ -145,10 +152,8 @@ fn walk_layer(
         pool.reserve(met);
         for (&id, &key) in ids.iter().zip(&*keys) {
             let new = Candidate::new(key, id);
-            if new < pool.threshold() {
-                if pool.insert(new) {
-                    kernels::prefetch(links.slots(id, layer).as_flattened());
-                }
+            if new < pool.threshold() && pool.insert(new) {
+                kernels::prefetch(links.slots(id, layer).as_flattened());
             }
         }
     }
@@ -162,8 +167,8 @@ fn walk_layer(
     Ok(())
 }
 
-/// Descends from the entry point to `layer`, nearest node by nearest node (the first loop of
-/// Algorithm 5), and leaves the pool ready for a search of that layer with `ef` candidates.
+/// Descends from the entry point to `layer` (the first loop of Algorithm 5) and leaves the pool ready for a
+/// search of that layer with `ef` candidates.
 ///
 /// # Errors
 ///
@@ -178,14 +183,23 @@ pub(crate) fn descend(
     let mut key = [0];
     space.keys(&[0], &mut key);
     scratch.distances += 1;
-    let mut nearest = Candidate::new(key[0], 0);
-    for layer in (layer + 1..=links.top()).rev() {
-        scratch.pool.reset(1);
-        scratch.pool.push(nearest);
-        search_layer(links, space, layer, scratch)?;
-        nearest = scratch.pool.candidates()[0];
+    scratch.pool.reset(1);
+    scratch.pool.push(Candidate::new(key[0], 0));
+    for above in (layer + 1..=links.top()).rev() {
+        enter(scratch, if above == 1 { ENTRIES } else { 1 });
+        search_layer(links, space, above, scratch)?;
     }
-    scratch.pool.reset(ef);
-    scratch.pool.push(Candidate::new(nearest.key(), nearest.node()));
+    enter(scratch, ef);
     Ok(())
+}
+
+/// Makes what the pool holds the entries of a search with `ef` candidates.
+fn enter(scratch: &mut Scratch, ef: usize) {
+    let Scratch { pool, entries, .. } = scratch;
+    entries.clear();
+    entries.extend_from_slice(pool.candidates());
+    pool.reset(ef);
+    for entry in &*entries {
+        pool.push(Candidate::new(entry.key(), entry.node()));
+    }
 }
