@@ -9,6 +9,9 @@ pub(crate) trait Space {
     /// The keys of `ids`; as many as `keys` has room for.
     fn keys(&self, ids: &[u32], keys: &mut [u32]);
 
+    /// Bytes that a key is computed from.
+    fn bytes(&self) -> usize;
+
     /// Says that the key of `id` will soon be asked for.
     fn prefetch(&self, id: u32);
 }
@@ -62,11 +65,16 @@ pub(crate) struct Scratch {
     pub(crate) distances: u64,
 }
 
-/// Nodes whose neighbours are looked at together once `ef` candidates are found: their codes are waited for
-/// once, and nearly all of them would have their turn anyway.
+/// Nodes whose neighbours are looked at together once `ef` candidates are found: what they are compared by is
+/// waited for once, and nearly all of them would have their turn anyway. Fewer, if their cache lines would
+/// queue up.
 const TOGETHER: usize = 3;
-/// Candidates that layer 1 hands down. One leads to the wrong cluster now and then.
+/// Cache lines of codes that are on their way at a time are enough at so many for each neighbour.
+const LINES: usize = 8;
+/// Candidates that a layer hands down, at most: one leads to the wrong cluster now and then.
 const ENTRIES: usize = 8;
+/// Nodes of the layer for each of them.
+const NODES_AN_ENTRY: u32 = 1500;
 
 /// Searches one layer for the `ef` nodes nearest to the query (Algorithm 2), from what the pool holds.
 ///
@@ -110,7 +118,8 @@ fn walk_layer(
         visited.insert(candidate.node());
     }
     let (mut hops, mut distances, mut damaged) = (0, 0, false);
-    let most = TOGETHER * (2 * links.m).next_multiple_of(16);
+    let together = (LINES / space.bytes().div_ceil(64)).clamp(1, TOGETHER);
+    let most = together * (2 * links.m).next_multiple_of(16);
     if keys.len() < most {
         fresh.resize(most, 0);
         keys.resize(most, 0);
@@ -118,7 +127,7 @@ fn walk_layer(
     loop {
         let mut met = 0;
         let mut taken = 0;
-        let wanted = if pool.is_full() { TOGETHER } else { 1 };
+        let wanted = if pool.is_full() { together } else { 1 };
         while taken < wanted
             && let Some(node) = pool.next()
         {
@@ -126,8 +135,8 @@ fn walk_layer(
             let slots = links.slots(node, layer);
             let (unmet, bad) = kernels::unmet(isa, slots, &visited.words, count, &mut fresh[met..]);
             damaged |= bad;
-            let until = met + unmet;
-            for at in met..until {
+            let first = met;
+            for at in first..first + unmet {
                 let id = fresh[at];
                 fresh[met] = id;
                 // A damaged list may name a node twice.
@@ -141,7 +150,7 @@ fn walk_layer(
         for &id in ids {
             space.prefetch(id);
         }
-        for place in 0..TOGETHER {
+        for place in 0..together {
             if let Some(upcoming) = pool.upcoming(place) {
                 kernels::prefetch(links.slots(upcoming, layer).as_flattened());
             }
@@ -186,7 +195,8 @@ pub(crate) fn descend(
     scratch.pool.reset(1);
     scratch.pool.push(Candidate::new(key[0], 0));
     for above in (layer + 1..=links.top()).rev() {
-        enter(scratch, if above == 1 { ENTRIES } else { 1 });
+        let entries = (links.levels[above] / NODES_AN_ENTRY) as usize;
+        enter(scratch, entries.clamp(1, ENTRIES));
         search_layer(links, space, above, scratch)?;
     }
     enter(scratch, ef);

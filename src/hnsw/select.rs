@@ -68,6 +68,13 @@ impl Space for PointSpace<'_> {
         }
     }
 
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Codes(space) => space.bytes(),
+            Self::Floats(space) => space.bytes(),
+        }
+    }
+
     #[inline]
     fn prefetch(&self, id: u32) {
         match self {

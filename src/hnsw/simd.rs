@@ -154,12 +154,12 @@ mod x86 {
         );
         let (mut found, mut damaged) = (0, 0);
         for sixteen in slots.chunks(16) {
-            let mask = ones(sixteen.len()) as u16;
+            let mask = low_bits(ones(sixteen.len()));
             // SAFETY: masked lanes are not read, and the mask has a bit for each slot.
             let ids = unsafe { _mm512_maskz_loadu_epi32(mask, sixteen.as_ptr().cast()) };
             let used = u32::from(_mm512_mask_cmpneq_epi32_mask(mask, ids, _mm512_set1_epi32(-1)));
             // Those before the first unused slot.
-            let linked = (used & ((used ^ (used + 1)) >> 1)) as u16;
+            let linked = low_bits(u64::from(used & ((used ^ (used + 1)) >> 1)));
             let valid = _mm512_mask_cmplt_epu32_mask(linked, ids, _mm512_set1_epi32(count.cast_signed()));
             damaged |= linked ^ valid;
             // SAFETY: lanes of `valid` hold numbers below `count`, whose words lie in `met` as asserted;
@@ -259,6 +259,12 @@ mod x86 {
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
     fn masked(len: usize, x: __m512i) -> __m512i {
         _mm512_maskz_mov_epi8(ones(len), x)
+    }
+
+    /// The bits for 16 lanes.
+    #[inline]
+    fn low_bits(mask: u64) -> u16 {
+        u16::try_from(mask & 0xFFFF).expect("16 bits")
     }
 
     /// The lowest `len` bits; `len` is below 64.
