@@ -332,7 +332,9 @@ mod tests {
     #[test]
     fn every_kernel_finds_the_same_unmet_nodes() {
         let count = 1000;
-        let met: Vec<u32> = (0..32).map(|i| u32::try_from(mix(i) >> 32).unwrap()).collect();
+        let met: Vec<u32> = (0..32)
+            .map(|i| u32::try_from(mix(i) >> 32).expect("32 bits"))
+            .collect();
         for length in 0..=80 {
             for (used, stray) in [
                 (length, None),
@@ -343,7 +345,7 @@ mod tests {
                 let mut slots: Vec<Le32> = (0..length as u64)
                     .map(|i| {
                         u32::try_from(mix(length as u64 ^ mix(i)) % u64::from(count))
-                            .unwrap()
+                            .expect("below 1000")
                             .to_le_bytes()
                     })
                     .collect();
