@@ -4,6 +4,9 @@
 //! cargo bench --bench engine --no-default-features -- synth packages
 //! ```
 //!
+//! A word before the sets measures something else: `memory` (opening, and resident memory of an evicted file),
+//! `peak` (of the build's memory), `batch` (many cores), `filters` (filtered search).
+//!
 //! Sets are those of [`data::load`]; `benches/compare` puts `packages` in place and runs the peers.
 #![allow(
     unreachable_pub,
@@ -17,6 +20,8 @@ mod data;
 mod filters;
 #[path = "engine/measure.rs"]
 mod measure;
+#[path = "engine/memory.rs"]
+mod memory;
 
 use std::io::Write;
 use std::time::Instant;
@@ -33,18 +38,18 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .skip(1)
         .filter(|arg| !arg.starts_with("--"))
         .collect();
-    let names = if names.is_empty() {
-        vec!["synth".to_owned()]
-    } else {
-        names
+    let (what, names) = match names.split_first() {
+        Some((first, rest)) if ["memory", "peak", "batch", "filters"].contains(&&**first) => (&**first, rest),
+        _ => ("curve", &names[..]),
     };
-    for name in names {
-        run(&name)?;
+    let synth = ["synth".to_owned()];
+    for name in if names.is_empty() { &synth } else { names } {
+        run(what, name)?;
     }
     Ok(())
 }
 
-fn run(name: &str) -> Result<(), Box<dyn std::error::Error>> {
+fn run(what: &str, name: &str) -> Result<(), Box<dyn std::error::Error>> {
     let set = data::load(name)?;
     let number = |name: &str, otherwise: usize| {
         std::env::var(name)
@@ -67,7 +72,10 @@ fn run(name: &str) -> Result<(), Box<dyn std::error::Error>> {
         measure::K
     );
     let path = data::folder().join(format!("{name}.{m}.{ef_construction}.hnsw"));
-    if std::env::var_os("HNSW_BENCH_KEEP").is_none() || !path.exists() {
+    if what == "peak" {
+        return memory::peak(&set, config);
+    }
+    if what == "curve" && std::env::var_os("HNSW_BENCH_KEEP").is_none() || !path.exists() {
         let cpu = measure::process_cpu_time();
         let (index, took) = measure::build(&set, config);
         let cpu = measure::process_cpu_time().saturating_sub(cpu);
@@ -79,6 +87,11 @@ fn run(name: &str) -> Result<(), Box<dyn std::error::Error>> {
         let mut out = std::io::BufWriter::new(std::fs::File::create(&path)?);
         write(&index, &SidecarMeta::default(), &mut out)?;
         out.flush()?;
+    }
+    match what {
+        "memory" => return memory::resident(&set, &path),
+        "batch" => return memory::batch(&set, &path),
+        _ => {}
     }
     let begin = Instant::now();
     let index = MmapLoader::open(&path)?;
@@ -93,8 +106,8 @@ fn run(name: &str) -> Result<(), Box<dyn std::error::Error>> {
             bytes as f64 / set.rows() as f64
         );
     }
-    if std::env::var_os("HNSW_BENCH_FILTERS").is_some() {
-        filters::run(&set, &index, number("HNSW_BENCH_FILTERS", 64));
+    if what == "filters" {
+        filters::run(&set, &index, number("HNSW_BENCH_EF", 64));
         return Ok(());
     }
     let truth = measure::truth(&set, &index, number("HNSW_BENCH_QUERIES", usize::MAX));

@@ -13,5 +13,9 @@ mod common;
 mod exactness;
 #[path = "core/filters.rs"]
 mod filters;
+#[path = "core/fuzz.rs"]
+mod fuzz;
+#[path = "core/golden.rs"]
+mod golden;
 #[path = "core/search.rs"]
 mod search;

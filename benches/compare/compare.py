@@ -123,8 +123,8 @@ def ours(name):
 COLOURS = {"ours": "#c03", "hnswlib": "#06c", "faiss": "#083", "usearch": "#850"}
 
 
-def plot(name):
-    """Recall against speed for every engine measured so far, as an SVG beside the data."""
+def plot(name, folder):
+    """Recall against speed for every engine measured so far, as an SVG."""
     curves = [json.loads(path.read_text()) for path in sorted(DATA.glob(f"{name}.*.curve.json"))]
     points = [(recall, speed) for curve in curves for _, recall, speed in curve["points"] if recall >= 0.8]
     low, high = min(speed for _, speed in points), max(speed for _, speed in points)
@@ -143,7 +143,7 @@ def plot(name):
         line = " ".join(f"{x(recall):.1f},{y(speed):.1f}" for _, recall, speed in curve["points"] if recall >= 0.8)
         out.append(f'<polyline points="{line}" fill="none" stroke="{colour}" stroke-width="2"/>')
         out.append(f'<text x="590" y="{60 + 20 * place}" fill="{colour}">{curve["engine"]}</text>')
-    path = DATA / f"{name}.svg"
+    path = folder / f"engine-{name}.svg"
     path.write_text("\n".join(out + ["</svg>"]))
     print(f"\ncurves: {path}")
 
@@ -153,6 +153,7 @@ def main():
     parser.add_argument("sets", nargs="+")
     parser.add_argument("--engines", default="ours,hnswlib,faiss,usearch")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--plots", type=pathlib.Path, default=DATA, help="folder of the curves' SVG files")
     args = parser.parse_args()
     others = {"hnswlib": hnswlib_index, "faiss": faiss_index, "usearch": usearch_index}
     for name in args.sets:
@@ -173,7 +174,7 @@ def main():
             print(f"| {engine} | {wall:.1f} | {cpu:.1f} | {show(at(points, 0.95))} | {show(at(points, 0.99))} |", flush=True)
             path = DATA / f"{name}.{engine}.curve.json"
             path.write_text(json.dumps({"engine": engine, "build": wall, "cpu": cpu, "points": points}))
-        plot(name)
+        plot(name, args.plots)
 
 
 if __name__ == "__main__":

@@ -13,10 +13,11 @@ use super::graph::{Le32, Links, NO_LINK};
 use super::search::{Candidate, Scratch, Space, descend, search_layer};
 use super::select::{Points, select_neighbours};
 
-/// A batch grows with the graph up to this share of all nodes.
-const LARGEST_BATCH: usize = 50;
+/// A batch grows with the graph up to this share of all nodes. Its nodes do not see each other: larger ones
+/// cost recall.
+const LARGEST_BATCH: usize = 200;
 /// A batch is at most this share of the graph before it.
-const BATCH_GROWTH: usize = 4;
+const BATCH_GROWTH: usize = 16;
 
 /// The graph under construction; the same layout as in the file.
 #[derive(Debug)]

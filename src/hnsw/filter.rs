@@ -149,9 +149,7 @@ fn compare_all(parts: &Parts<'_>, space: &impl Space, allowed: &RowSet, ef: usiz
         space.keys(&arrived, keys);
         scratch.distances += arrived.len() as u64;
         for (&node, &key) in arrived.iter().zip(&*keys) {
-            if key <= pool.threshold() {
-                pool.push(Candidate::new(key, node));
-            }
+            pool.push(Candidate::new(key, node));
         }
         if arriving.is_empty() {
             return;

@@ -159,6 +159,19 @@ pub(crate) struct NodeRows<'a> {
 }
 
 impl<'a> NodeRows<'a> {
+    /// Says that a node's rows will soon be asked for.
+    #[inline]
+    pub(crate) fn prefetch(&self, node: u32) {
+        let slots = if self.starts.is_empty() {
+            self.rows
+        } else {
+            self.starts
+        };
+        if let Some(slot) = slots.get(node as usize) {
+            kernels::prefetch(slot);
+        }
+    }
+
     /// The rows of a node.
     #[inline]
     pub(crate) fn of(&self, node: u32) -> Result<&'a [Le32], Damaged> {

@@ -7,6 +7,7 @@
 
 use std::sync::OnceLock;
 
+use super::graph::Le32;
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 use super::simd;
 
@@ -149,6 +150,33 @@ pub(crate) fn float_sums(isa: Isa, metric: FloatMetric, query: &[f32], row: &[u8
     }
 }
 
+/// Runs `work` compiled for an instruction set: what is inlined into it may use its instructions.
+#[inline(always)]
+pub(crate) fn with_instructions<T>(isa: Isa, work: impl FnOnce() -> T) -> T {
+    match isa {
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 => simd::with_avx2(work),
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 => simd::with_avx512(work),
+        _ => work(),
+    }
+}
+
+/// Writes those of a list's slots to `out` that are below `count` and whose bit in `met` is 0. Gives how many,
+/// and whether a slot held something else than such a number or [`NO_LINK`](super::graph::NO_LINK).
+///
+/// # Panics
+///
+/// If `met` has fewer than `count` bits, or `out` fewer places than slots, rounded up to a multiple of 16.
+#[inline(always)]
+pub(crate) fn unmet(isa: Isa, slots: &[Le32], met: &[u32], count: u32, out: &mut [u32]) -> (usize, bool) {
+    match isa {
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 => simd::avx512_unmet(slots, met, count, out),
+        _ => portable::unmet(slots, met, count, out),
+    }
+}
+
 /// Asks the caches for the lines of `bytes`.
 #[inline]
 pub(crate) fn prefetch(bytes: &[u8]) {
@@ -187,7 +215,24 @@ pub(crate) fn fold(mut lanes: [f32; LANES]) -> f32 {
 
 /// The kernels in plain Rust: the definition of what the others compute.
 pub(crate) mod portable {
-    use super::{CodeMetric, CodeRows, FloatMetric, LANES, Sums, dot_base, fold};
+    use super::{CodeMetric, CodeRows, FloatMetric, LANES, Le32, Sums, dot_base, fold};
+    use crate::hnsw::graph::NO_LINK;
+
+    #[inline(always)]
+    pub(crate) fn unmet(slots: &[Le32], met: &[u32], count: u32, out: &mut [u32]) -> (usize, bool) {
+        let (mut found, mut damaged) = (0, false);
+        for &slot in slots {
+            let id = u32::from_le_bytes(slot);
+            if id >= count {
+                damaged |= id != NO_LINK;
+                break;
+            }
+            // No branch: whether a node was met is a toss-up.
+            out[found] = id;
+            found += usize::from(met[(id / 32) as usize] >> (id % 32) & 1 == 0);
+        }
+        (found, damaged)
+    }
 
     pub(crate) fn code_keys(
         metric: CodeMetric,
@@ -279,6 +324,46 @@ mod tests {
                             "{isa:?} {metric:?} dim {dim}"
                         );
                     }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_kernel_finds_the_same_unmet_nodes() {
+        let count = 1000;
+        let met: Vec<u32> = (0..32)
+            .map(|i| u32::try_from(mix(i) >> 32).expect("32 bits"))
+            .collect();
+        for length in 0..=80 {
+            for (used, stray) in [
+                (length, None),
+                (length / 2, None),
+                (length, Some(count)),
+                (length, Some(3)),
+            ] {
+                let mut slots: Vec<Le32> = (0..length as u64)
+                    .map(|i| {
+                        u32::try_from(mix(length as u64 ^ mix(i)) % u64::from(count))
+                            .expect("below 1000")
+                            .to_le_bytes()
+                    })
+                    .collect();
+                slots[used..].fill([0xFF; 4]);
+                if let (Some(id), Some(last)) = (stray, slots.last_mut()) {
+                    *last = u32::to_le_bytes(id);
+                }
+                let run = |isa| {
+                    let mut out = vec![0; length.next_multiple_of(16)];
+                    let (found, damaged) = unmet(isa, &slots, &met, count, &mut out);
+                    (out[..found].to_vec(), damaged)
+                };
+                for isa in Isa::available() {
+                    assert_eq!(
+                        run(isa),
+                        run(Isa::Portable),
+                        "{isa:?}, {length} slots, {used} used"
+                    );
                 }
             }
         }

@@ -15,6 +15,7 @@ mod kernels;
 mod levels;
 mod metric;
 mod order;
+mod pool;
 mod quantize;
 mod query;
 pub(crate) mod range;

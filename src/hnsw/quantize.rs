@@ -6,7 +6,9 @@
 
 use rayon::prelude::*;
 
-use super::kernels::{CodeMetric, CodeRows, FloatMetric, Isa, code_keys, dot_base, float_sums};
+use super::kernels::{
+    CodeMetric, CodeRows, FloatMetric, Isa, code_keys, dot_base, float_sums, with_instructions,
+};
 use super::metric::VectorMetric;
 
 /// Shorter vectors are walked over as they are: they fill one cache line, and a code no less.
@@ -88,6 +90,15 @@ impl Codebook {
 
     /// Encodes a vector; `code` is as long or longer and the rest is padded.
     pub(crate) fn encode(&self, vector: &[f32], code: &mut [u8]) {
+        with_instructions(
+            Isa::best(),
+            #[inline(always)]
+            || self.encode_plainly(vector, code),
+        );
+    }
+
+    #[inline(always)]
+    fn encode_plainly(&self, vector: &[f32], code: &mut [u8]) {
         let (body, rest) = code.split_at_mut(vector.len());
         let inverse = 1.0 / self.scale;
         match self.metric {
@@ -173,6 +184,7 @@ impl Codebook {
     clippy::cast_sign_loss,
     reason = "clamped to a byte"
 )]
+#[inline(always)]
 fn round_to_code(x: f32, least: f32) -> u8 {
     // Not negative, so cutting off rounds down.
     (x.clamp(least, 255.0) + 0.5) as i32 as u8

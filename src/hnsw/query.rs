@@ -255,6 +255,10 @@ impl Space for CodeSpace<'_> {
         kernels::code_keys(self.isa, self.metric, self.query, self.codes, ids, keys);
     }
 
+    fn bytes(&self) -> usize {
+        self.codes.stride
+    }
+
     #[inline]
     fn prefetch(&self, id: u32) {
         kernels::prefetch(self.codes.row(id));
@@ -277,6 +281,10 @@ impl Space for FloatSpace<'_> {
             let distance = self.vectors.distance(self.isa, self.metric, self.query, id);
             *key = ordered_bits(distance.unwrap_or(f32::NAN));
         }
+    }
+
+    fn bytes(&self) -> usize {
+        self.vectors.stride()
     }
 
     #[inline]
@@ -497,6 +505,7 @@ impl<'p, 'q> Decide<'p, 'q> {
         let ahead = |decide: &Self, place: usize| {
             if let Some(candidate) = candidates.get(place) {
                 decide.parts.vectors.prefetch(candidate.node());
+                decide.parts.node_rows.prefetch(candidate.node());
             }
         };
         (0..AHEAD).for_each(|place| ahead(self, place));

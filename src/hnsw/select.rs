@@ -68,6 +68,13 @@ impl Space for PointSpace<'_> {
         }
     }
 
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Codes(space) => space.bytes(),
+            Self::Floats(space) => space.bytes(),
+        }
+    }
+
     #[inline]
     fn prefetch(&self, id: u32) {
         match self {
@@ -80,7 +87,8 @@ impl Space for PointSpace<'_> {
 /// Chooses at most `limit` neighbours from `candidates`, which are sorted, nearest first.
 ///
 /// A candidate is kept if it is nearer to the node than to every neighbour kept before it, so that the
-/// links point in different directions.
+/// links point in different directions. If that leaves fewer than half of `limit`, the nearest of the others
+/// fill up (the paper's *keepPrunedConnections*, halfway).
 pub(crate) fn select_neighbours(
     points: &Points<'_>,
     candidates: &[Candidate],
@@ -102,6 +110,15 @@ pub(crate) fn select_neighbours(
             })
         });
         if diverse {
+            kept.push(candidate.node());
+        }
+    }
+    let diverse = kept.len();
+    for candidate in candidates {
+        if kept.len() >= limit / 2 {
+            return;
+        }
+        if !kept[..diverse].contains(&candidate.node()) {
             kept.push(candidate.node());
         }
     }

@@ -19,7 +19,8 @@
 pub(crate) use neon::{neon_code_keys, neon_float_sums, prefetch};
 #[cfg(target_arch = "x86_64")]
 pub(crate) use x86::{
-    avx2_code_keys, avx2_float_sums, avx512_code_keys, avx512_float_sums, has_avx2, has_avx512, prefetch,
+    avx2_code_keys, avx2_float_sums, avx512_code_keys, avx512_float_sums, avx512_unmet, has_avx2, has_avx512,
+    prefetch, with_avx2, with_avx512,
 };
 
 /// Little-endian f32 as numbers, if they are aligned.
@@ -36,6 +37,7 @@ pub(crate) fn as_floats(bytes: &[u8]) -> Option<&[f32]> {
 mod x86 {
     use std::arch::x86_64::*;
 
+    use crate::hnsw::graph::Le32;
     use crate::hnsw::kernels::{CodeMetric, CodeRows, FloatMetric, LANES, Sums, dot_base, fold};
 
     pub(crate) fn has_avx2() -> bool {
@@ -50,6 +52,24 @@ mod x86 {
             && is_x86_feature_detected!("avx512vnni")
     }
 
+    pub(crate) fn with_avx2<T>(work: impl FnOnce() -> T) -> T {
+        #[target_feature(enable = "avx2")]
+        fn compiled<T>(work: impl FnOnce() -> T) -> T {
+            work()
+        }
+        // SAFETY: called for `Isa::Avx2` only, which is listed only if `has_avx2`.
+        unsafe { compiled(work) }
+    }
+
+    pub(crate) fn with_avx512<T>(work: impl FnOnce() -> T) -> T {
+        #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+        fn compiled<T>(work: impl FnOnce() -> T) -> T {
+            work()
+        }
+        // SAFETY: called for `Isa::Avx512` only, which is listed only if `has_avx512`.
+        unsafe { compiled(work) }
+    }
+
     #[inline]
     pub(crate) fn prefetch(bytes: &[u8]) {
         let mut at = 0;
@@ -60,6 +80,7 @@ mod x86 {
         }
     }
 
+    #[inline]
     pub(crate) fn avx512_code_keys(
         metric: CodeMetric,
         query: &[u8],
@@ -76,21 +97,96 @@ mod x86 {
         }
     }
 
+    #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
     fn avx512_squared_keys(query: &[u8], codes: CodeRows<'_>, ids: &[u32], keys: &mut [u32]) {
-        for (&id, key) in ids.iter().zip(keys) {
-            let (mut halves, mut odds) = (_mm512_setzero_si512(), _mm512_setzero_si512());
-            let (a_blocks, a_rest) = query.as_chunks::<64>();
-            let (b_blocks, b_rest) = codes.row(id)[..query.len()].as_chunks::<64>();
-            for (a, b) in a_blocks.iter().zip(b_blocks) {
-                (halves, odds) = avx512_square(load(a), load(b), halves, odds);
+        let (a_blocks, a_rest) = query.as_chunks::<64>();
+        for (ids, keys) in ids.chunks(4).zip(keys.chunks_mut(4)) {
+            let mut sums = [_mm512_setzero_si512(); 4];
+            for (&id, sum) in ids.iter().zip(&mut sums) {
+                let (mut halves, mut odds) = (_mm512_setzero_si512(), _mm512_setzero_si512());
+                let (b_blocks, b_rest) = codes.row(id)[..query.len()].as_chunks::<64>();
+                for (a, b) in a_blocks.iter().zip(b_blocks) {
+                    (halves, odds) = avx512_square(load(a), load(b), halves, odds);
+                }
+                if !a_rest.is_empty() {
+                    (halves, odds) = avx512_square(load_rest(a_rest), load_rest(b_rest), halves, odds);
+                }
+                *sum = _mm512_add_epi32(_mm512_slli_epi32::<1>(halves), odds);
             }
-            if !a_rest.is_empty() {
-                (halves, odds) = avx512_square(load_rest(a_rest), load_rest(b_rest), halves, odds);
-            }
-            let sum = _mm512_add_epi32(_mm512_slli_epi32::<1>(halves), odds);
-            *key = _mm512_reduce_add_epi32(sum).cast_unsigned();
+            keys.copy_from_slice(&avx512_reduce(sums)[..keys.len()]);
         }
+    }
+
+    /// The sums of the lanes of four vectors.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+    fn avx512_reduce([a, b, c, d]: [__m512i; 4]) -> [u32; 4] {
+        let ab = _mm512_add_epi32(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
+        let cd = _mm512_add_epi32(_mm512_unpacklo_epi32(c, d), _mm512_unpackhi_epi32(c, d));
+        let all = _mm512_add_epi32(_mm512_unpacklo_epi64(ab, cd), _mm512_unpackhi_epi64(ab, cd));
+        let half = _mm256_add_epi32(_mm512_castsi512_si256(all), _mm512_extracti64x4_epi64::<1>(all));
+        let four = _mm_add_epi32(_mm256_castsi256_si128(half), _mm256_extracti128_si256::<1>(half));
+        let mut sums = [0; 4];
+        // SAFETY: 16 bytes into an array of 16 bytes.
+        unsafe { _mm_storeu_si128(sums.as_mut_ptr().cast(), four) };
+        sums
+    }
+
+    /// Writes those of `slots` to `out` that are below `count` and whose bit in `met` is 0. Gives how many,
+    /// and whether a slot held neither a number below `count` nor [`NO_LINK`].
+    #[inline]
+    pub(crate) fn avx512_unmet(slots: &[Le32], met: &[u32], count: u32, out: &mut [u32]) -> (usize, bool) {
+        // SAFETY: called for `Isa::Avx512` only, which is listed only if `has_avx512`.
+        unsafe { avx512_unmet_inner(slots, met, count, out) }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+    fn avx512_unmet_inner(slots: &[Le32], met: &[u32], count: u32, out: &mut [u32]) -> (usize, bool) {
+        assert!(
+            count as usize <= 32 * met.len() && i32::try_from(met.len()).is_ok(),
+            "a bit for each number"
+        );
+        assert!(
+            out.len() >= slots.len().next_multiple_of(16),
+            "room for whole vectors"
+        );
+        let (mut found, mut damaged) = (0, 0);
+        for sixteen in slots.chunks(16) {
+            let mask = low_bits(ones(sixteen.len()));
+            // SAFETY: masked lanes are not read, and the mask has a bit for each slot.
+            let ids = unsafe { _mm512_maskz_loadu_epi32(mask, sixteen.as_ptr().cast()) };
+            let used = u32::from(_mm512_mask_cmpneq_epi32_mask(mask, ids, _mm512_set1_epi32(-1)));
+            // Those before the first unused slot.
+            let linked = low_bits(u64::from(used & ((used ^ (used + 1)) >> 1)));
+            let valid = _mm512_mask_cmplt_epu32_mask(linked, ids, _mm512_set1_epi32(count.cast_signed()));
+            damaged |= linked ^ valid;
+            // SAFETY: lanes of `valid` hold numbers below `count`, whose words lie in `met` as asserted;
+            // the others are not read.
+            let words = unsafe {
+                _mm512_mask_i32gather_epi32::<4>(
+                    _mm512_setzero_si512(),
+                    valid,
+                    _mm512_srli_epi32::<5>(ids),
+                    met.as_ptr().cast(),
+                )
+            };
+            let bits = _mm512_sllv_epi32(_mm512_set1_epi32(1), _mm512_and_si512(ids, _mm512_set1_epi32(31)));
+            let new = _mm512_mask_testn_epi32_mask(valid, words, bits);
+            // SAFETY: `found` is at most the number of slots before these, so 16 places follow, as asserted.
+            unsafe {
+                _mm512_storeu_si512(
+                    out[found..].as_mut_ptr().cast(),
+                    _mm512_maskz_compress_epi32(new, ids),
+                );
+            }
+            found += new.count_ones() as usize;
+            if linked != u16::MAX {
+                break;
+            }
+        }
+        (found, damaged != 0)
     }
 
     /// Adds the squared differences. The instruction multiplies an unsigned by a signed byte, so a
@@ -104,6 +200,7 @@ mod x86 {
         (_mm512_dpbusd_epi32(halves, d, h), _mm512_dpbusd_epi32(odds, d, o))
     }
 
+    #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
     fn avx512_dot_keys(query: &[u8], codes: CodeRows<'_>, ids: &[u32], keys: &mut [u32]) {
         let sign = _mm512_set1_epi8(-128);
@@ -118,24 +215,28 @@ mod x86 {
             total = _mm512_dpbusd_epi32(total, masked(q_rest.len(), _mm512_set1_epi8(1)), q);
         }
         let base = dot_base(query.len()) + 128 * i64::from(_mm512_reduce_add_epi32(total));
-        for (&id, key) in ids.iter().zip(keys) {
-            let mut sum = _mm512_setzero_si512();
-            let (a_blocks, a_rest) = codes.row(id)[..query.len()].as_chunks::<64>();
-            for (a, q) in a_blocks.iter().zip(q_blocks) {
-                sum = _mm512_dpbusd_epi32(sum, load(a), _mm512_xor_si512(load(q), sign));
+        for (ids, keys) in ids.chunks(4).zip(keys.chunks_mut(4)) {
+            let mut sums = [_mm512_setzero_si512(); 4];
+            for (&id, sum) in ids.iter().zip(&mut sums) {
+                let (a_blocks, a_rest) = codes.row(id)[..query.len()].as_chunks::<64>();
+                for (a, q) in a_blocks.iter().zip(q_blocks) {
+                    *sum = _mm512_dpbusd_epi32(*sum, load(a), _mm512_xor_si512(load(q), sign));
+                }
+                if !a_rest.is_empty() {
+                    // The bytes beyond the end are 0 in `a`, so what `q` holds there does not matter.
+                    let q = _mm512_xor_si512(load_rest(q_rest), sign);
+                    *sum = _mm512_dpbusd_epi32(*sum, load_rest(a_rest), q);
+                }
             }
-            if !a_rest.is_empty() {
-                // The bytes beyond the end are 0 in `a`, so what `q` holds there does not matter.
-                sum = _mm512_dpbusd_epi32(sum, load_rest(a_rest), _mm512_xor_si512(load_rest(q_rest), sign));
+            for (key, sum) in keys.iter_mut().zip(avx512_reduce(sums)) {
+                #[expect(
+                    clippy::cast_possible_truncation,
+                    clippy::cast_sign_loss,
+                    reason = "0 to 2 base"
+                )]
+                let small = (base - i64::from(sum.cast_signed())) as u32;
+                *key = small;
             }
-            let key_64 = base - i64::from(_mm512_reduce_add_epi32(sum));
-            #[expect(
-                clippy::cast_possible_truncation,
-                clippy::cast_sign_loss,
-                reason = "0 to 2 base"
-            )]
-            let key_32 = key_64 as u32;
-            *key = key_32;
         }
     }
 
@@ -158,6 +259,12 @@ mod x86 {
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
     fn masked(len: usize, x: __m512i) -> __m512i {
         _mm512_maskz_mov_epi8(ones(len), x)
+    }
+
+    /// The bits for 16 lanes.
+    #[inline]
+    fn low_bits(mask: u64) -> u16 {
+        u16::try_from(mask & 0xFFFF).expect("16 bits")
     }
 
     /// The lowest `len` bits; `len` is below 64.

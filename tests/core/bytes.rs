@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use crate::common::{build, clustered, uniform};
 
 /// Opens, searches and reads in every way; any of it may fail, none may panic.
-fn try_everything(bytes: &[u8]) {
+pub(crate) fn try_everything(bytes: &[u8]) {
     let Ok(view) = View::open(bytes) else { return };
     let query = vec![0.25; view.dim().min(100_000)];
     let allowed = RowSet::all(view.rows().min(1 << 20));

@@ -129,6 +129,32 @@ fn identical_vectors_share_a_node_and_all_their_rows_are_found() {
     assert_eq!(some.hits.len(), 10);
 }
 
+/// Many rows of many clusters: a graph that does not lead to the long vectors passes with a few thousand.
+#[test]
+fn recall_at_10_holds_for_inner_products_of_many_rows() {
+    let rows = if cfg!(debug_assertions) { 4000 } else { 30_000 };
+    let mut data = Vec::new();
+    for part in 0..10 {
+        data.extend(clustered(rows / 10, 96, 100 + part, 1));
+    }
+    for (i, vector) in data.iter_mut().enumerate() {
+        let length = ((i * 2_654_435_761 % 1000) as f32 / 500.0 - 1.0).exp();
+        vector.iter_mut().for_each(|x| *x *= length);
+    }
+    let queries: Vectors = (0..10)
+        .flat_map(|part| clustered(10, 96, 100 + part, 2))
+        .collect();
+    let recall = recall(
+        &data,
+        &queries,
+        VectorMetric::DotProduct,
+        HnswConfig::default(),
+        64,
+    );
+    println!("inner products, {rows} rows: recall {recall}");
+    assert!(recall >= 0.9, "inner products, {rows} rows: recall {recall}");
+}
+
 #[test]
 fn thirty_percent_duplicates_cost_no_recall() {
     let mut data = clustered(3000, 32, 15, 1);
