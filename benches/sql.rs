@@ -11,10 +11,9 @@
 //! repository's example data is used, and its own rows as queries. `HNSW_BENCH_SYNTH=1` takes the 200,000 rows of
 //! 128 numbers that the engine's benchmark makes.
 
-use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
-use std::rc::Rc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use datafusion::arrow::array::{Array, AsArray, RecordBatch};
@@ -34,6 +33,9 @@ const WARM_UP: usize = 20;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+/// The ids of the right answer, for each query.
+type Truth = Arc<Vec<HashSet<i64>>>;
+
 struct Bench {
     ctx: SessionContext,
     vectors: Vec<Vec<f32>>,
@@ -41,7 +43,7 @@ struct Bench {
     words: Vec<String>,
     rounds: usize,
     /// The exact answer to each query, by filter and k.
-    truth: RefCell<HashMap<(String, usize), Rc<Vec<HashSet<i64>>>>>,
+    truth: Mutex<HashMap<(String, usize), Truth>>,
 }
 
 /// One way to ask.
@@ -118,7 +120,7 @@ async fn main() -> Result<()> {
             .filter(|word| !word.starts_with('-'))
             .collect(),
         rounds: std::env::var("HNSW_BENCH_ROUNDS").map_or(1, |n| n.parse().expect("a number")),
-        truth: RefCell::default(),
+        truth: Mutex::default(),
     };
     bench.all().await
 }
@@ -334,9 +336,10 @@ impl Bench {
     }
 
     /// The exact answers, by our scan without a graph, which the tests hold to DataFusion's own.
-    async fn truth(&self, filter: &str, k: usize) -> Result<Rc<Vec<HashSet<i64>>>> {
-        if let Some(known) = self.truth.borrow().get(&(filter.to_owned(), k)) {
-            return Ok(Rc::clone(known));
+    async fn truth(&self, filter: &str, k: usize) -> Result<Truth> {
+        let key = (filter.to_owned(), k);
+        if let Some(known) = self.known().get(&key) {
+            return Ok(Arc::clone(known));
         }
         let table = VectorTable::open(&self.ctx, "packages").await?;
         let limit = filter.rsplit(' ').next().and_then(|n| n.parse::<i64>().ok());
@@ -352,10 +355,13 @@ impl Bench {
             let nearest = table.search(&self.ctx, "embedding", &query, k, &options).await?;
             all.push(ids(&[nearest]));
         }
-        let all = Rc::new(all);
-        let key = (filter.to_owned(), k);
-        self.truth.borrow_mut().insert(key, Rc::clone(&all));
+        let all = Arc::new(all);
+        self.known().insert(key, Arc::clone(&all));
         Ok(all)
+    }
+
+    fn known(&self) -> MutexGuard<'_, HashMap<(String, usize), Truth>> {
+        self.truth.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

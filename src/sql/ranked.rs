@@ -153,10 +153,9 @@ impl RankRule {
         let [one, other] = first.call.args.as_slice() else {
             return Ok(None);
         };
-        let vector = |expr: &Expr, side: &LogicalPlan| vector_at(expr, join, side);
         let (Some(row_vector), Some(query_vector)) = (
-            vector(one, table).or_else(|| vector(other, table)),
-            vector(one, queries).or_else(|| vector(other, queries)),
+            vector_at(one, table).or_else(|| vector_at(other, table)),
+            vector_at(one, queries).or_else(|| vector_at(other, queries)),
         ) else {
             return Ok(None);
         };
@@ -257,16 +256,16 @@ fn at_most(predicate: &Expr, rank: &Expr) -> Option<usize> {
     usize::try_from(k).ok().filter(|&k| k > 0)
 }
 
-/// The place in `side` of a vector column of the join, under casts that keep every value.
-fn vector_at(expr: &Expr, join: &Join, side: &LogicalPlan) -> Option<usize> {
+/// The place in this side of the join of a vector column, under casts that keep every value.
+fn vector_at(expr: &Expr, side: &LogicalPlan) -> Option<usize> {
     match expr {
-        Expr::Alias(alias) => vector_at(&alias.expr, join, side),
+        Expr::Alias(alias) => vector_at(&alias.expr, side),
         Expr::Column(column) => {
             let at = side.schema().maybe_index_of_column(column)?;
             item_type(side.schema().field(at).data_type()).map(|_| at)
         }
         Expr::Cast(cast) => {
-            let at = vector_at(&cast.expr, join, side)?;
+            let at = vector_at(&cast.expr, side)?;
             keeps_values(side.schema().field(at).data_type(), cast.field.data_type()).then_some(at)
         }
         _ => None,

@@ -324,11 +324,14 @@ pub(crate) enum Joined {
     Distance,
 }
 
+/// The plan of some columns of the queries.
+type PlanOf<'a> = dyn Fn(&[usize]) -> Result<LogicalPlan> + Sync + 'a;
+
 /// The join of `queries` (the place of their vector, and the plan of some of their columns) with a table's nearest
 /// rows; with all that may be among the nearest, in no order, for a `superset`. `None` if the table cannot be searched.
 pub(crate) async fn join_exec(
     state: &dyn Session,
-    queries: (usize, &(dyn Fn(&[usize]) -> Result<LogicalPlan> + Sync)),
+    queries: (usize, &PlanOf<'_>),
     rows: (&Arc<dyn TableProvider>, &Arc<KnnRequest>, &Arc<Shared>),
     columns: &[Joined],
     schema: SchemaRef,
