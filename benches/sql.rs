@@ -249,7 +249,7 @@ impl Bench {
             return Ok(());
         }
         let mut laps: [Vec<Duration>; 5] = Default::default();
-        for query in &self.vectors {
+        for query in (0..self.rounds).flat_map(|_| &self.vectors) {
             let (sql, values) = match vector {
                 Some(Vector::Literal) => (top_ten(&format!("{query:?}")), None),
                 Some(_) => (top_ten("$1"), Some(ParamValues::from(vec![parameter(query)]))),

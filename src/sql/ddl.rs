@@ -62,8 +62,8 @@ impl CreateIndexCommand {
             m: self.options.m.unwrap_or(defaults.m),
             ef_construction: self.options.ef_construction.unwrap_or(defaults.ef_construction),
             seed: self.options.seed.unwrap_or(defaults.seed),
+            stored: self.options.stored.unwrap_or(defaults.stored.0),
             threads: self.options.threads.unwrap_or(defaults.threads),
-            ..HnswConfig::default()
         };
         config.check().map_err(external)?;
         let name = self

@@ -9,7 +9,7 @@ use datafusion::prelude::SessionContext;
 use super::ddl::{CreateIndexCommand, IndexSummary};
 use super::option_list::OptionList;
 use crate::create::{IndexProgress, ProgressFn};
-use crate::hnsw::VectorMetric;
+use crate::hnsw::{StoredVectors, VectorMetric};
 
 /// Builds the index of a column, file by file, as `CREATE INDEX ... USING hnsw` does.
 ///
@@ -66,6 +66,13 @@ impl IndexBuilder {
     #[must_use]
     pub fn seed(mut self, seed: u64) -> Self {
         self.command.options.seed = Some(seed);
+        self
+    }
+
+    /// What it keeps of each vector besides an 8-bit code.
+    #[must_use]
+    pub fn stored(mut self, stored: StoredVectors) -> Self {
+        self.command.options.stored = Some(stored);
         self
     }
 

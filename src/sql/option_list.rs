@@ -9,10 +9,12 @@ use std::ops::RangeInclusive;
 
 use datafusion::common::{Result, plan_err};
 
+use crate::hnsw::StoredVectors;
+
 /// Values of [`Key::M`].
 pub const M: RangeInclusive<u64> = 2..=128;
 /// Values of [`Key::EfConstruction`].
-pub const EF_CONSTRUCTION: RangeInclusive<u64> = 1..=65_536;
+pub const EF_CONSTRUCTION: RangeInclusive<u64> = 1..=10_000;
 /// Values of [`Key::EfSearch`]; more than the rows of a file means all of them.
 pub const EF_SEARCH: RangeInclusive<u64> = 1..=u32::MAX as u64;
 /// Values of [`Key::Seed`].
@@ -41,6 +43,8 @@ pub enum Key {
     EfSearch,
     /// `seed=42`: of the levels.
     Seed,
+    /// `stored=f32`: what is kept of each vector.
+    Stored,
     /// `threads=0`: that build.
     Threads,
     /// `name=my_idx`: of the index.
@@ -60,6 +64,7 @@ impl Key {
             Self::EfConstruction => "ef_construction",
             Self::EfSearch => "ef_search",
             Self::Seed => "seed",
+            Self::Stored => "stored",
             Self::Threads => "threads",
             Self::Name => "name",
             Self::IfNotExists => "if_not_exists",
@@ -74,7 +79,7 @@ impl Key {
             Self::EfSearch => Some(EF_SEARCH),
             Self::Seed => Some(SEED),
             Self::Threads => Some(THREADS),
-            Self::Metric | Self::Name | Self::IfNotExists | Self::IfExists => None,
+            Self::Metric | Self::Stored | Self::Name | Self::IfNotExists | Self::IfExists => None,
         }
     }
 
@@ -82,6 +87,7 @@ impl Key {
     fn values(self) -> String {
         match (self, self.range()) {
             (Self::Metric, _) => METRICS.map_names(),
+            (Self::Stored, _) => "f32, f16 or none".to_string(),
             (Self::Name, _) => "a name".to_string(),
             (_, Some(range)) if *range.end() == u64::MAX => "a whole number".to_string(),
             (_, Some(range)) => format!("a whole number from {} to {}", range.start(), range.end()),
@@ -114,6 +120,8 @@ pub struct OptionList {
     pub ef_search: Option<usize>,
     /// Seed of the levels.
     pub seed: Option<u64>,
+    /// What is kept of each vector.
+    pub stored: Option<StoredVectors>,
     /// Threads that build.
     pub threads: Option<usize>,
     /// Name of the index.
@@ -163,6 +171,7 @@ impl OptionList {
                 .is_some(),
             Key::EfSearch => self.ef_search.replace(whole(key, value, function)?).is_some(),
             Key::Seed => self.seed.replace(whole(key, value, function)?).is_some(),
+            Key::Stored => self.stored.replace(stored(value, function)?).is_some(),
             Key::Threads => self.threads.replace(whole(key, value, function)?).is_some(),
             Key::Name => self.name.replace(name(value, function)?).is_some(),
             Key::IfNotExists => self.if_not_exists.replace(truth(key, value, function)?).is_some(),
@@ -188,6 +197,7 @@ impl OptionList {
         put(Key::EfConstruction, self.ef_construction.map(|ef| ef.to_string()));
         put(Key::EfSearch, self.ef_search.map(|ef| ef.to_string()));
         put(Key::Seed, self.seed.map(|seed| seed.to_string()));
+        put(Key::Stored, self.stored.map(|stored| stored.to_string()));
         put(Key::Threads, self.threads.map(|threads| threads.to_string()));
         put(Key::Name, self.name.as_deref().map(quoted));
         put(Key::IfNotExists, self.if_not_exists.map(|yes| yes.to_string()));
@@ -226,6 +236,16 @@ fn metric(value: &str, function: &str) -> Result<&'static str> {
         None => plan_err!(
             "{function}: there is no metric '{value}'; metric is {}",
             Key::Metric.values()
+        ),
+    }
+}
+
+fn stored(value: &str, function: &str) -> Result<StoredVectors> {
+    match value.parse() {
+        Ok(stored) => Ok(stored),
+        Err(_) => plan_err!(
+            "{function}: stored = '{value}' is none of its values; stored is {}",
+            Key::Stored.values()
         ),
     }
 }

@@ -9,7 +9,7 @@ use datafusion::common::config_namespace;
 use datafusion::config::{ConfigEntry, ConfigExtension, ConfigField, ConfigOptions, ExtensionOptions, Visit};
 use datafusion::error::{DataFusionError, Result};
 
-use crate::hnsw::{DEFAULT_EF_CONSTRUCTION, DEFAULT_EF_SEARCH, DEFAULT_M, DEFAULT_SEED};
+use crate::hnsw::{DEFAULT_EF_CONSTRUCTION, DEFAULT_EF_SEARCH, DEFAULT_M, DEFAULT_SEED, StoredVectors};
 
 /// How queries are answered: `hnsw.mode`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -59,6 +59,31 @@ impl ConfigField for Mode {
     }
 }
 
+/// What a new index keeps of each vector, as a setting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stored(pub StoredVectors);
+
+impl fmt::Display for Stored {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl ConfigField for Stored {
+    fn visit<V: Visit>(&self, v: &mut V, key: &str, description: &'static str) {
+        v.some(key, self, description);
+    }
+
+    fn set(&mut self, _key: &str, value: &str) -> Result<()> {
+        self.0 = value.parse().map_err(|_| {
+            DataFusionError::Configuration(format!(
+                "hnsw.stored cannot be '{value}'; use 'f32', 'f16' or 'none'"
+            ))
+        })?;
+        Ok(())
+    }
+}
+
 config_namespace! {
     /// Settings under the prefix `hnsw`, for example `SET hnsw.ef_search = 200`.
     pub struct HnswOptions {
@@ -74,6 +99,8 @@ config_namespace! {
         pub ef_construction: usize, default = DEFAULT_EF_CONSTRUCTION
         /// Seed of a new index; the same input, parameters and seed give the same bytes
         pub seed: u64, default = DEFAULT_SEED
+        /// What a new index keeps of each vector: f32 (as it is), f16 (half of the bytes) or none (rows are read from the Parquet file to decide)
+        pub stored: Stored, default = Stored(StoredVectors::F32)
         /// Threads that build an index; 0 means all cores
         pub threads: usize, default = 0
         /// Directory or object-store URL for sidecars; empty means beside the Parquet file

@@ -59,6 +59,7 @@ impl Command for RefreshCommand {
                     m: Some(sidecar.m()),
                     ef_construction: Some(sidecar.ef_construction()),
                     seed: Some(sidecar.config().seed),
+                    stored: Some(sidecar.stored()),
                     if_not_exists: Some(true),
                     ..OptionList::default()
                 });

@@ -20,7 +20,14 @@ use datafusion::sql::sqlparser::dialect::{Dialect, GenericDialect, dialect_from_
 use super::option_list::{Key, OptionList};
 
 /// The options of `CREATE INDEX ... WITH (...)`.
-pub(crate) const WITH_OPTIONS: &[Key] = &[Key::Metric, Key::M, Key::EfConstruction, Key::Seed, Key::Threads];
+pub(crate) const WITH_OPTIONS: &[Key] = &[
+    Key::Metric,
+    Key::M,
+    Key::EfConstruction,
+    Key::Seed,
+    Key::Stored,
+    Key::Threads,
+];
 
 /// pgvector's operator classes and their metrics.
 const OPERATOR_CLASSES: &[(&str, &str)] = &[
@@ -40,7 +47,7 @@ pub trait HnswSessionExt {
     ///
     /// ```sql
     /// CREATE INDEX [IF NOT EXISTS] [name] ON t USING hnsw (column [vector_cosine_ops | ...])
-    ///     [WITH (metric = 'cosine', m = 16, ef_construction = 200, seed = 42)]
+    ///     [WITH (metric = 'cosine', m = 16, ef_construction = 200, seed = 42, stored = 'f32')]
     /// DROP INDEX [IF EXISTS] name [ON t]
     /// ```
     ///

@@ -160,7 +160,9 @@ impl World {
             for metric in ["cosine", "l2", "ip"] {
                 if rng.random_bool(0.55) {
                     let m = [2, 4, 16][rng.random_range(0..3)];
-                    statements.push(format!("'t', '{}', 'metric={metric}, m={m}'", column.name));
+                    let stored = ["f32", "f32", "f16", "none"][rng.random_range(0..4)];
+                    let options = format!("metric={metric}, m={m}, stored={stored}");
+                    statements.push(format!("'t', '{}', '{options}'", column.name));
                 }
             }
         }

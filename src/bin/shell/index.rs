@@ -38,6 +38,10 @@ pub(crate) struct Build {
     #[arg(long)]
     seed: Option<u64>,
 
+    /// What is kept of each vector: f32, f16 or none
+    #[arg(long)]
+    stored: Option<String>,
+
     /// Write the sidecars here instead of into `_hnsw` beside the files
     #[arg(long)]
     sidecar_dir: Option<PathBuf>,
@@ -71,6 +75,7 @@ impl Build {
             self.m.map(|m| format!("m={m}")),
             self.ef_construction.map(|ef| format!("ef_construction={ef}")),
             self.seed.map(|seed| format!("seed={seed}")),
+            self.stored.as_ref().map(|stored| format!("stored={stored}")),
             self.if_not_exists.then(|| "if_not_exists=true".to_owned()),
         ]
         .into_iter()

@@ -25,8 +25,8 @@ fn create_index_becomes_a_call() {
             "'t', 'v', 'metric=cosine, m=16, ef_construction=200, seed=42, name=i'",
         ),
         (
-            "CREATE INDEX ON t USING hnsw (v vector_l2_ops) WITH (M = 8, threads = 2)",
-            "'t', 'v', 'metric=l2, m=8, threads=2'",
+            "CREATE INDEX ON t USING hnsw (v vector_l2_ops) WITH (M = 8, stored = 'F16', threads = 2)",
+            "'t', 'v', 'metric=l2, m=8, stored=f16, threads=2'",
         ),
         (
             "CREATE INDEX ON t USING hnsw (v vector_ip_ops)",
