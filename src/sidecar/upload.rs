@@ -81,6 +81,7 @@ impl Upload<'_> {
             .await
             .map_err(|error| StoreError::io(self.url, error))?;
         let payload = PutPayload::from(bytes);
+        let replaces = before.is_some();
         let mode = match before {
             None => PutMode::Create,
             Some(ObjectMeta {
@@ -112,7 +113,20 @@ impl Upload<'_> {
             }
             sent => sent,
         }
-        .map_err(|error| StoreError::object(self.url, error))
+        .map_err(|error| match replaces {
+            true => self.gone_or(error),
+            false => StoreError::object(self.url, error),
+        })
+    }
+
+    /// The error of a request for an object that was there a moment ago.
+    fn gone_or(&self, error: object_store::Error) -> StoreError {
+        match error {
+            object_store::Error::NotFound { .. } => StoreError::Superseded {
+                at: self.url.to_owned(),
+            },
+            error => StoreError::object(self.url, error),
+        }
     }
 
     async fn holds(&self, payload: &PutPayload) -> bool {
@@ -180,7 +194,7 @@ impl Upload<'_> {
             .store
             .head(self.path)
             .await
-            .map_err(|error| StoreError::object(self.url, error))
+            .map_err(|error| self.gone_or(error))
     }
 }
 

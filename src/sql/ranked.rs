@@ -31,8 +31,10 @@ use datafusion::physical_plan::projection::ProjectionExec;
 use super::chain::Chain;
 use super::knn::{Distance, KnnRequest, QueryVector, check_filter, find_distance, keeps_values};
 use super::options::{HnswOptions, Mode};
-use super::rule::searchable;
+use super::refusal::Refusal;
+use super::rule::{searchable, swap_source};
 use super::shared::Shared;
+use super::table::Asked;
 use super::vector_join::{Joined, Side, join_exec};
 use crate::rows::vectors::item_type;
 
@@ -67,6 +69,16 @@ impl OptimizerRule for RankRule {
         let Some(pairs) = self.pairs(filter)? else {
             return Ok(Transformed::no(plan));
         };
+        let pairs = match pairs {
+            Ok(pairs) => pairs,
+            Err(refusal) => {
+                let asked = Asked::Refused(refusal);
+                return plan.transform_down(|node| match node {
+                    LogicalPlan::TableScan(scan) => Ok(swap_source(scan, &asked, &self.shared)),
+                    node => Ok(Transformed::no(node)),
+                });
+            }
+        };
         let mut pairs = Some(pairs);
         plan.transform_down(|node| match (&node, pairs.take()) {
             (LogicalPlan::Join(join), Some(pairs)) => Ok(Transformed::new(
@@ -82,8 +94,11 @@ impl OptimizerRule for RankRule {
     }
 }
 
+/// `None` if this is no rank by distance over pairs of a table that can be searched.
+type Found = Option<Result<RankedPairs, Refusal>>;
+
 impl RankRule {
-    fn pairs(&self, filter: &Filter) -> Result<Option<RankedPairs>> {
+    fn pairs(&self, filter: &Filter) -> Result<Found> {
         let above = Chain::below(&filter.input)?;
         let LogicalPlan::Window(window) = above.end else {
             return Ok(None);
@@ -105,10 +120,10 @@ impl RankRule {
         let LogicalPlan::Join(join) = below.end else {
             return Ok(None);
         };
-        let crosses = join.join_type == JoinType::Inner && join.on.is_empty() && join.filter.is_none();
-        if !crosses || !below.conjuncts.is_empty() {
-            return Ok(None);
-        }
+        let crosses = join.join_type == JoinType::Inner
+            && join.on.is_empty()
+            && join.filter.is_none()
+            && below.conjuncts.is_empty();
         let keys = function.params.order_by.iter().map(|key| below.down(&key.expr));
         let keys = keys.collect::<Result<Vec<_>>>()?;
         let partition = function.params.partition_by.iter().map(|expr| below.down(expr));
@@ -120,6 +135,7 @@ impl RankRule {
                 ascending: order.first().is_some_and(|key| key.asc),
                 nulls_first: order.first().is_some_and(|key| key.nulls_first),
                 partition: &partition,
+                crosses,
                 k,
             };
             if let Some(pairs) = self.search_in(join, rows, &asked)? {
@@ -130,7 +146,7 @@ impl RankRule {
     }
 
     /// The pairs, if the rows are those of this side.
-    fn search_in(&self, join: &Join, rows: Side, asked: &RankedBy<'_>) -> Result<Option<RankedPairs>> {
+    fn search_in(&self, join: &Join, rows: Side, asked: &RankedBy<'_>) -> Result<Found> {
         let (table, queries) = match rows {
             Side::Left => (&join.left, &join.right),
             Side::Right => (&join.right, &join.left),
@@ -145,11 +161,6 @@ impl RankRule {
         let Some(first) = asked.keys.first().and_then(find_distance) else {
             return Ok(None);
         };
-        let ascending = asked.ascending != first.flipped;
-        if ascending == (first.distance == Distance::InnerProduct) || (asked.keys.len() > 1 && first.wrapped)
-        {
-            return Ok(None);
-        }
         let [one, other] = first.call.args.as_slice() else {
             return Ok(None);
         };
@@ -174,9 +185,21 @@ impl RankRule {
         let Some(columns) = columns.collect::<Option<Vec<_>>>() else {
             return Ok(None);
         };
-        let filters_fit = chain.conjuncts.iter().all(|filter| check_filter(filter).is_ok());
-        if !filters_fit || !asked.partition.iter().all(of_queries) {
-            return Ok(None);
+        let ascending = asked.ascending != first.flipped;
+        let refusal = if ascending == (first.distance == Distance::InnerProduct) {
+            Some(Refusal::WrongDirection)
+        } else if asked.keys.len() > 1 && first.wrapped {
+            Some(Refusal::TieKeysOverExpression)
+        } else if !asked.crosses || !asked.partition.iter().all(of_queries) {
+            Some(Refusal::RankedPairs)
+        } else {
+            chain
+                .conjuncts
+                .iter()
+                .find_map(|filter| check_filter(filter).err())
+        };
+        if let Some(refusal) = refusal {
+            return Ok(Some(Err(refusal)));
         }
         let column = columns[row_vector];
         let request = KnnRequest {
@@ -190,7 +213,7 @@ impl RankRule {
             ties: asked.keys.len() > 1,
             filters: chain.conjuncts,
         };
-        Ok(Some(RankedPairs {
+        Ok(Some(Ok(RankedPairs {
             schema: numbered(join),
             join: LogicalPlan::Join(join.clone()),
             queries: queries.as_ref().clone(),
@@ -200,7 +223,7 @@ impl RankRule {
             provider,
             request: Arc::new(request),
             shared: Arc::clone(&self.shared),
-        }))
+        })))
     }
 }
 
@@ -210,6 +233,8 @@ struct RankedBy<'a> {
     ascending: bool,
     nulls_first: bool,
     partition: &'a [Expr],
+    /// Whether the join pairs every query with every row.
+    crosses: bool,
     k: usize,
 }
 

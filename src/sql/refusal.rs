@@ -30,6 +30,8 @@ pub enum Refusal {
     TieKeysOverExpression,
     /// Something between the sort and the scan changes which rows there are.
     OperatorBetween,
+    /// Pairs are ranked by distance, but not all pairs of each query with every row.
+    RankedPairs,
     /// The table's scan is not one of whole Parquet files.
     ScanNotParquet,
     /// A file changed since the table's directory was listed.
@@ -51,6 +53,7 @@ impl Refusal {
             Refusal::FilterNotSupported => "filter_not_supported",
             Refusal::TieKeysOverExpression => "tie_keys_over_expression",
             Refusal::OperatorBetween => "operator_between",
+            Refusal::RankedPairs => "ranked_pairs",
             Refusal::ScanNotParquet => "scan_not_parquet",
             Refusal::StaleListing => "stale:listing",
         }
@@ -84,6 +87,10 @@ impl fmt::Display for Refusal {
             }
             Refusal::OperatorBetween => {
                 "a join, aggregate, window, union or limit lies between the sort and the table; search in a subquery"
+            }
+            Refusal::RankedPairs => {
+                "ranks by distance need a plain cross join and partitions by the queries' own columns; use \
+                 vector_join with a larger k and put conditions between the tables on its result"
             }
             Refusal::ScanNotParquet => "the table is not a listing of whole Parquet files",
             Refusal::StaleListing => {

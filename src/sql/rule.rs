@@ -55,7 +55,7 @@ impl OptimizerRule for KnnRule {
         };
         let input = Arc::unwrap_or_clone(sort.input);
         let swapped = input.transform_down(|node| match node {
-            LogicalPlan::TableScan(scan) => Ok(self.swap_source(scan, &asked)),
+            LogicalPlan::TableScan(scan) => Ok(swap_source(scan, &asked, &self.shared)),
             // A search of its own below this one is looked at on its own.
             LogicalPlan::Sort(Sort { fetch: Some(_), .. }) => {
                 Ok(Transformed::new(node, false, TreeNodeRecursion::Jump))
@@ -71,15 +71,14 @@ impl OptimizerRule for KnnRule {
     }
 }
 
-impl KnnRule {
-    fn swap_source(&self, scan: TableScan, asked: &Asked) -> Transformed<LogicalPlan> {
-        match searchable(&scan.source) {
-            None => Transformed::no(LogicalPlan::TableScan(scan)),
-            Some(provider) => {
-                let table = VectorTable::asking(provider, asked.clone(), Arc::clone(&self.shared));
-                let source = provider_as_source(Arc::new(table));
-                Transformed::yes(LogicalPlan::TableScan(TableScan { source, ..scan }))
-            }
+/// Puts what is asked of a table into its scan, if searches over it can be ours.
+pub(crate) fn swap_source(scan: TableScan, asked: &Asked, shared: &Arc<Shared>) -> Transformed<LogicalPlan> {
+    match searchable(&scan.source) {
+        None => Transformed::no(LogicalPlan::TableScan(scan)),
+        Some(provider) => {
+            let table = VectorTable::asking(provider, asked.clone(), Arc::clone(shared));
+            let source = provider_as_source(Arc::new(table));
+            Transformed::yes(LogicalPlan::TableScan(TableScan { source, ..scan }))
         }
     }
 }
