@@ -20,7 +20,7 @@ use datafusion::arrow::array::{Array, AsArray, RecordBatch};
 use datafusion::arrow::datatypes::{DataType, Float32Type, Int64Type};
 use datafusion::common::{ParamValues, ScalarValue};
 use datafusion::error::Result;
-use datafusion::physical_plan::collect;
+use datafusion::physical_plan::{ExecutionPlan, collect};
 use datafusion::prelude::{SessionContext, col, lit};
 use datafusion_hnsw::{HnswSessionExt, KnnOptions, VectorTable};
 
@@ -199,8 +199,16 @@ impl Bench {
         }
         run(&self.ctx, "SET hnsw.mode = 'auto'").await?;
         println!(
-            "\n{:<34} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9}",
-            "p50 microseconds", "parse", "plan", "optimise", "physical", "execute", "sum"
+            "\n{:<34} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9}",
+            "p50 microseconds",
+            "parse",
+            "plan",
+            "optimise",
+            "physical",
+            "execute",
+            "(search)",
+            "(fetch)",
+            "sum"
         );
         self.split("split, literal", Some(Vector::Literal)).await?;
         self.split("split, $1", Some(Vector::Parameter)).await?;
@@ -261,7 +269,7 @@ impl Bench {
         if !self.asked_for(name) {
             return Ok(());
         }
-        let mut laps: [Vec<Duration>; 5] = Default::default();
+        let mut laps: [Vec<Duration>; 7] = Default::default();
         for query in (0..self.rounds).flat_map(|_| &self.vectors) {
             let (sql, values) = match vector {
                 Some(Vector::Literal) => (top_ten(&format!("{query:?}")), None),
@@ -285,8 +293,10 @@ impl Bench {
             lap(2);
             let plan = state.query_planner().create_physical_plan(&plan, &state).await?;
             lap(3);
-            collect(plan, state.task_ctx()).await?;
+            collect(Arc::clone(&plan), state.task_ctx()).await?;
             lap(4);
+            laps[5].push(time_in(plan.as_ref(), "search_time"));
+            laps[6].push(time_in(plan.as_ref(), "fetch_time"));
         }
         let median = |times: &mut Vec<Duration>| {
             times.sort_unstable();
@@ -294,13 +304,15 @@ impl Bench {
         };
         let steps: Vec<_> = laps.iter_mut().map(median).collect();
         println!(
-            "{name:<34} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9}",
+            "{name:<34} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9}",
             steps[0],
             steps[1],
             steps[2],
             steps[3],
             steps[4],
-            steps.iter().sum::<u128>()
+            steps[5],
+            steps[6],
+            steps[..5].iter().sum::<u128>()
         );
         Ok(())
     }
@@ -376,6 +388,17 @@ impl Bench {
     fn known(&self) -> MutexGuard<'_, HashMap<(String, usize), Truth>> {
         self.truth.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The time that the nodes of a plan that ran say they spent on something.
+fn time_in(plan: &dyn ExecutionPlan, what: &str) -> Duration {
+    let here = plan.metrics().and_then(|metrics| metrics.sum_by_name(what));
+    let nanoseconds = here.map_or(0, |value| value.as_usize() as u64);
+    let below = plan
+        .children()
+        .into_iter()
+        .map(|child| time_in(child.as_ref(), what));
+    Duration::from_nanos(nanoseconds) + below.sum::<Duration>()
 }
 
 fn parameter(query: &[f32]) -> ScalarValue {

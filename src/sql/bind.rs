@@ -22,6 +22,7 @@ use datafusion::optimizer::optimize_projections::OptimizeProjections;
 use datafusion::optimizer::push_down_limit::PushDownLimit;
 use datafusion::optimizer::{AnalyzerRule, OptimizerContext, OptimizerRule};
 
+use super::chain::below;
 use super::fold::MIN_NUMBERS;
 use super::knn::{Distance, as_doubles, literal_below, searches};
 use super::options::{HnswOptions, Mode};
@@ -71,23 +72,23 @@ fn is_plain_chain(plan: &LogicalPlan) -> bool {
         });
         found || looked.is_err()
     };
-    let mut below = plan;
+    let mut next = plan;
     loop {
-        if has_subquery(below) {
+        if has_subquery(next) {
             return false;
         }
-        below = match below {
+        next = match next {
             // A limit of none empties the plan, by another rule.
             LogicalPlan::Limit(node) => match node.get_fetch_type() {
                 Ok(FetchType::Literal(Some(1..))) => &node.input,
                 _ => return false,
             },
             LogicalPlan::Sort(node) => &node.input,
-            LogicalPlan::Projection(node) => &node.input,
-            LogicalPlan::Filter(node) => &node.input,
-            LogicalPlan::SubqueryAlias(node) => &node.input,
             LogicalPlan::TableScan(_) => return true,
-            _ => return false,
+            node => match below(node) {
+                Some(node) => node,
+                None => return false,
+            },
         };
     }
 }

@@ -5,6 +5,16 @@ use datafusion::common::{Column, Result};
 use datafusion::logical_expr::utils::split_conjunction_owned;
 use datafusion::logical_expr::{Expr, LogicalPlan, TableScan};
 
+/// The node below one that only passes on, renames, computes from, or leaves out rows.
+pub(crate) fn below(plan: &LogicalPlan) -> Option<&LogicalPlan> {
+    match plan {
+        LogicalPlan::Projection(node) => Some(&node.input),
+        LogicalPlan::SubqueryAlias(node) => Some(&node.input),
+        LogicalPlan::Filter(node) => Some(&node.input),
+        _ => None,
+    }
+}
+
 /// A chain of nodes above some other, with each output column of its top as an expression over that one's columns.
 pub(crate) struct Chain<'a> {
     /// The node at the lower end.

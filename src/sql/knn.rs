@@ -20,7 +20,7 @@ use datafusion::logical_expr::expr::ScalarFunction;
 use datafusion::logical_expr::{Expr, LogicalPlan, Operator, Sort, TableScan};
 
 use super::bind::BoundDistance;
-use super::chain::Chain;
+use super::chain::{Chain, below};
 use super::refusal::Refusal;
 use crate::hnsw::VectorMetric;
 use crate::rows::vectors::item_type;
@@ -142,16 +142,11 @@ pub(crate) fn searches(plan: &LogicalPlan, tables: &dyn Fn(&TableScan) -> bool) 
     let LogicalPlan::Sort(sort) = plan else {
         return false;
     };
-    let mut below = sort.input.as_ref();
-    loop {
-        below = match below {
-            LogicalPlan::TableScan(scan) => return tables(scan) && mentions_distance(sort),
-            LogicalPlan::Projection(node) => &node.input,
-            LogicalPlan::Filter(node) => &node.input,
-            LogicalPlan::SubqueryAlias(node) => &node.input,
-            _ => return false,
-        };
+    let mut end = sort.input.as_ref();
+    while let Some(node) = below(end) {
+        end = node;
     }
+    matches!(end, LogicalPlan::TableScan(scan) if tables(scan)) && mentions_distance(sort)
 }
 
 /// A quick look that spares every other query the tracing: a key, or a projection below, names a distance function.
@@ -163,16 +158,8 @@ fn mentions_distance(sort: &Sort) -> bool {
     if sort.expr.iter().any(|key| names(&key.expr)) {
         return true;
     }
-    let mut plan = sort.input.as_ref();
-    loop {
-        plan = match plan {
-            LogicalPlan::Projection(node) if node.expr.iter().any(names) => return true,
-            LogicalPlan::Projection(node) => &node.input,
-            LogicalPlan::Filter(node) => &node.input,
-            LogicalPlan::SubqueryAlias(node) => &node.input,
-            _ => return false,
-        };
-    }
+    let mut nodes = std::iter::successors(Some(sort.input.as_ref()), |node| below(node));
+    nodes.any(|node| matches!(node, LogicalPlan::Projection(node) if node.expr.iter().any(names)))
 }
 
 fn request(sort: &Sort, key: &Expr, traced: &Chain<'_>, schema: &Schema) -> Result<KnnRequest, Refusal> {

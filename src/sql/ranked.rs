@@ -129,20 +129,25 @@ impl RankRule {
         let partition = function.params.partition_by.iter().map(|expr| below.down(expr));
         let partition = partition.collect::<Result<Vec<_>>>()?;
         let order = &function.params.order_by;
+        let asked = RankedBy {
+            keys: &keys,
+            ascending: order.first().is_some_and(|key| key.asc),
+            nulls_first: order.first().is_some_and(|key| key.nulls_first),
+            partition: &partition,
+            crosses,
+            k,
+        };
+        // Where both sides could be the rows, the partitions say which are the queries.
+        let mut refused = None;
         for rows in [Side::Right, Side::Left] {
-            let asked = RankedBy {
-                keys: &keys,
-                ascending: order.first().is_some_and(|key| key.asc),
-                nulls_first: order.first().is_some_and(|key| key.nulls_first),
-                partition: &partition,
-                crosses,
-                k,
-            };
-            if let Some(pairs) = self.search_in(join, rows, &asked)? {
-                return Ok(Some(pairs));
+            match self.search_in(join, rows, &asked)? {
+                None => {}
+                Some(Ok(pairs)) => return Ok(Some(Ok(pairs))),
+                Some(Err(Refusal::RankedPairs)) if refused.is_some() => {}
+                Some(Err(refusal)) => refused = Some(Err(refusal)),
             }
         }
-        Ok(None)
+        Ok(refused)
     }
 
     /// The pairs, if the rows are those of this side.

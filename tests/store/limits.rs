@@ -141,8 +141,8 @@ async fn an_index_is_not_built_without_memory_and_small_files_wait_for_each_othe
     assert_eq!(sidecars.len(), 6, "{sidecars:?}");
 }
 
-/// How long after its query was dropped work went on, in the best of a few attempts; a busy machine makes the others
-/// late. It is dropped `after` so many milliseconds or a little more.
+/// How long after its query was dropped work went on, in the best of a few attempts, or of many on a machine that is
+/// busy with something else and makes most of them late. It is dropped `after` so many milliseconds or a little more.
 fn stops_soon(
     name: &str,
     ctx: &SessionContext,
@@ -158,7 +158,7 @@ fn stops_soon(
     let busy = |tasks| handle.metrics().num_alive_tasks() > tasks || pool.reserved() > kept;
     let mut best = Duration::MAX;
     let mut caught = 0;
-    for attempt in 0..40_u64 {
+    for attempt in 0..300_u64 {
         // What is remembered would spare the work.
         runtime.block_on(run(ctx, "SET hnsw.filter_cache_size = 0"));
         let tasks = handle.metrics().num_alive_tasks();
@@ -166,7 +166,7 @@ fn stops_soon(
             let (ctx, sql) = (ctx.clone(), sql.to_owned());
             runtime.spawn(async move { ask(&ctx, &sql).await })
         };
-        std::thread::sleep(Duration::from_millis(after + attempt * 2));
+        std::thread::sleep(Duration::from_millis(after + attempt % 40 * 2));
         let dropped = Instant::now();
         question.abort();
         let ended = runtime.block_on(question);
@@ -189,27 +189,7 @@ fn stops_soon(
     }
     println!("{name}: {caught} queries dropped, work ended {best:?} later");
     assert!(caught > 0, "{name}: always done before it could be dropped");
-    let limit = match best < Duration::from_millis(50) || share_of_a_core() > 0.8 {
-        true => Duration::from_millis(50),
-        // Other programs have the cores: then this is about whether work stops at all.
-        false => Duration::from_secs(1),
-    };
-    assert!(best < limit, "{name}: {best:?}");
-}
-
-/// How much of a core a thread of ours gets just now, as Linux counts it.
-fn share_of_a_core() -> f64 {
-    let on_core = || {
-        let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
-        let nanoseconds = text.split(' ').next().and_then(|ns| ns.parse().ok());
-        nanoseconds.map(Duration::from_nanos)
-    };
-    let (start, before) = (Instant::now(), on_core());
-    while start.elapsed() < Duration::from_millis(200) {
-        std::hint::spin_loop();
-    }
-    let taken = on_core().zip(before).map(|(after, before)| after - before);
-    taken.map_or(1.0, |taken| taken.as_secs_f64() / start.elapsed().as_secs_f64())
+    assert!(best < Duration::from_millis(50), "{name}: {best:?}");
 }
 
 #[test]
