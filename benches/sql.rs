@@ -20,10 +20,11 @@ use datafusion::arrow::array::{Array, AsArray, RecordBatch};
 use datafusion::arrow::datatypes::{DataType, Float32Type, Int64Type};
 use datafusion::common::{ParamValues, ScalarValue};
 use datafusion::error::Result;
-use datafusion::physical_plan::{ExecutionPlan, collect};
 use datafusion::prelude::{SessionContext, col, lit};
 use datafusion_hnsw::{HnswSessionExt, KnnOptions, VectorTable};
 
+#[path = "sql/split.rs"]
+mod split;
 #[path = "sql/synth.rs"]
 mod synth;
 
@@ -198,18 +199,7 @@ impl Bench {
             .await?;
         }
         run(&self.ctx, "SET hnsw.mode = 'auto'").await?;
-        println!(
-            "\n{:<34} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9}",
-            "p50 microseconds",
-            "parse",
-            "plan",
-            "optimise",
-            "physical",
-            "execute",
-            "(search)",
-            "(fetch)",
-            "sum"
-        );
+        split::print_head();
         self.split("split, literal", Some(Vector::Literal)).await?;
         self.split("split, $1", Some(Vector::Parameter)).await?;
         self.split("SELECT id FROM packages LIMIT 10", None).await
@@ -261,59 +251,6 @@ impl Bench {
             }
         }
         print(name, times, hits as f64 / wanted as f64, fewest);
-        Ok(())
-    }
-
-    /// Where the time of a query goes, in microseconds: medians over all queries.
-    async fn split(&self, name: &str, vector: Option<Vector>) -> Result<()> {
-        if !self.asked_for(name) {
-            return Ok(());
-        }
-        let mut laps: [Vec<Duration>; 7] = Default::default();
-        for query in (0..self.rounds).flat_map(|_| &self.vectors) {
-            let (sql, values) = match vector {
-                Some(Vector::Literal) => (top_ten(&format!("{query:?}")), None),
-                Some(_) => (top_ten("$1"), Some(ParamValues::from(vec![parameter(query)]))),
-                None => (name.to_owned(), None),
-            };
-            let state = self.ctx.state();
-            let mut start = Instant::now();
-            let mut lap = |step: usize| {
-                laps[step].push(start.elapsed());
-                start = Instant::now();
-            };
-            let statement = state.sql_to_statement(&sql, &state.config_options().sql_parser.dialect)?;
-            lap(0);
-            let mut plan = state.statement_to_plan(statement).await?;
-            if let Some(values) = values {
-                plan = plan.with_param_values(values)?;
-            }
-            lap(1);
-            let plan = state.optimize(&plan)?;
-            lap(2);
-            let plan = state.query_planner().create_physical_plan(&plan, &state).await?;
-            lap(3);
-            collect(Arc::clone(&plan), state.task_ctx()).await?;
-            lap(4);
-            laps[5].push(time_in(plan.as_ref(), "search_time"));
-            laps[6].push(time_in(plan.as_ref(), "fetch_time"));
-        }
-        let median = |times: &mut Vec<Duration>| {
-            times.sort_unstable();
-            times[times.len() / 2].as_micros()
-        };
-        let steps: Vec<_> = laps.iter_mut().map(median).collect();
-        println!(
-            "{name:<34} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9}",
-            steps[0],
-            steps[1],
-            steps[2],
-            steps[3],
-            steps[4],
-            steps[5],
-            steps[6],
-            steps[..5].iter().sum::<u128>()
-        );
         Ok(())
     }
 
@@ -390,24 +327,9 @@ impl Bench {
     }
 }
 
-/// The time that the nodes of a plan that ran say they spent on something.
-fn time_in(plan: &dyn ExecutionPlan, what: &str) -> Duration {
-    let here = plan.metrics().and_then(|metrics| metrics.sum_by_name(what));
-    let nanoseconds = here.map_or(0, |value| value.as_usize() as u64);
-    let below = plan
-        .children()
-        .into_iter()
-        .map(|child| time_in(child.as_ref(), what));
-    Duration::from_nanos(nanoseconds) + below.sum::<Duration>()
-}
-
 fn parameter(query: &[f32]) -> ScalarValue {
     let values: Vec<_> = query.iter().map(|&x| ScalarValue::Float32(Some(x))).collect();
     ScalarValue::List(ScalarValue::new_list_nullable(&values, &DataType::Float32))
-}
-
-fn top_ten(vector: &str) -> String {
-    format!("SELECT id, cosine_distance(embedding, {vector}) AS d FROM packages ORDER BY d LIMIT 10")
 }
 
 async fn run(ctx: &SessionContext, sql: &str) -> Result<Vec<RecordBatch>> {

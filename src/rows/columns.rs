@@ -1,7 +1,8 @@
-//! Columns of files without a page index, decoded once and kept.
+//! Small columns whose single rows are dear to read, decoded once and kept.
 //!
-//! Without a page index, reading ten rows decodes every page before them: milliseconds for each query, always over
-//! the same pages. Many writers leave the index out by default, so small columns of such files are kept in memory.
+//! Without a page index, reading ten rows decodes every page before them; with one, the pages that hold them. Many
+//! writers leave the index out by default, others put 20,000 rows into a page: milliseconds for each query, always
+//! over the same pages.
 
 use std::sync::Arc;
 
@@ -23,6 +24,9 @@ use super::scan::{FileRead, TableFiles};
 
 /// Columns of more uncompressed bytes in a file are not kept.
 const LARGEST: i64 = 32 << 20;
+
+/// Pages of as many rows make a column dear to read by rows.
+const LONG_PAGE: i64 = 2048;
 
 /// The name of the memory consumer.
 const WHO: &str = "columns kept for vector search";
@@ -79,9 +83,14 @@ impl ColumnCache {
         if self.0.capacity() == 0 {
             return Ok(None);
         }
-        let Some(bytes) = small_without_index(table.fields(), read.footer, read.columns) else {
+        let Some(bytes) = small_but_dear(table.fields(), read.footer, read.columns) else {
             return Ok(None);
         };
+        // Where a page can be found, decoding all of them pays only if they are still there for the next query.
+        let all_files = (bytes as u64).saturating_mul(table.files().count() as u64);
+        if read.footer.metadata.offset_index().is_some() && all_files > self.0.capacity() / 2 {
+            return Ok(None);
+        }
         let key = |&column: &usize| ColumnKey {
             file: FooterKey::of(read.source),
             partition_values: read.file.partition_values.clone(),
@@ -115,24 +124,30 @@ impl ColumnCache {
     }
 }
 
-/// The bytes of these columns, if the file has rows, no page index, and only a few bytes in them.
-fn small_without_index(table: &Fields, footer: &Footer, columns: &[usize]) -> Option<usize> {
-    if footer.metadata.offset_index().is_some() || footer.rows == 0 {
+/// The bytes of these columns of a file, if they are few and single rows of them are dear.
+fn small_but_dear(table: &Fields, footer: &Footer, columns: &[usize]) -> Option<usize> {
+    if footer.rows == 0 {
         return None;
     }
     let names: Vec<&str> = columns
         .iter()
         .filter_map(|&c| Some(table.get(c)?.name().as_str()))
         .collect();
-    let chunks = footer
-        .metadata
-        .row_groups()
-        .iter()
-        .flat_map(|group| group.columns());
-    let wanted = chunks.filter(|chunk| {
-        let root = chunk.column_path().parts().first();
-        root.is_some_and(|root| names.contains(&root.as_str()))
-    });
-    let bytes = wanted.map(|chunk| chunk.uncompressed_size()).sum::<i64>();
-    usize::try_from(bytes).ok().filter(|_| bytes <= LARGEST)
+    let (mut bytes, mut longest) = (0, 0);
+    for (at, group) in footer.metadata.row_groups().iter().enumerate() {
+        for (column, chunk) in group.columns().iter().enumerate() {
+            let root = chunk.column_path().parts().first();
+            if root.is_none_or(|root| !names.contains(&root.as_str())) {
+                continue;
+            }
+            bytes += chunk.uncompressed_size();
+            let pages = footer
+                .metadata
+                .offset_index()
+                .map_or(1, |index| index[at][column].page_locations().len());
+            longest = longest.max(group.num_rows() / i64::try_from(pages.max(1)).ok()?);
+        }
+    }
+    let dear = longest >= LONG_PAGE || footer.metadata.offset_index().is_none();
+    usize::try_from(bytes).ok().filter(|_| dear && bytes <= LARGEST)
 }

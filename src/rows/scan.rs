@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use datafusion::arrow::array::{Array, BooleanArray, Int64Array, RecordBatch};
-use datafusion::arrow::datatypes::{DataType, Field, Fields};
+use datafusion::arrow::datatypes::{DataType, Field, Fields, SchemaRef};
 use datafusion::common::cast::as_int64_array;
 use datafusion::common::internal_datafusion_err;
 use datafusion::datasource::TableProvider;
@@ -72,9 +72,14 @@ impl TableFiles {
         self.config.file_groups.iter().flat_map(FileGroup::iter)
     }
 
+    /// The table's schema.
+    pub(crate) fn schema(&self) -> &SchemaRef {
+        self.schema.schema_without_virtual_columns()
+    }
+
     /// The table's columns.
     pub(crate) fn fields(&self) -> &Fields {
-        self.schema.schema_without_virtual_columns().fields()
+        self.schema().fields()
     }
 
     /// The store that holds all of them.

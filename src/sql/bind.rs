@@ -23,9 +23,11 @@ use datafusion::optimizer::push_down_limit::PushDownLimit;
 use datafusion::optimizer::{AnalyzerRule, OptimizerContext, OptimizerRule};
 
 use super::chain::below;
+use super::distance::Distance;
 use super::fold::MIN_NUMBERS;
-use super::knn::{Distance, as_doubles, literal_below, searches};
+use super::knn::searches;
 use super::options::{HnswOptions, Mode};
+use super::query_vector::{as_doubles, literal_below};
 use super::rule::is_searchable;
 
 /// Puts the literals of a search into its distance functions, once their types are settled.

@@ -10,9 +10,11 @@ use datafusion::logical_expr::Expr;
 use datafusion::physical_plan::collect;
 use datafusion::prelude::SessionContext;
 
-use super::candidates::distance_of;
 use super::chain::unqualified;
-use super::knn::{Distance, KnnRequest, QueryVector, check_filter};
+use super::distance::Distance;
+use super::gather::distance_of;
+use super::knn::{KnnRequest, check_filter};
+use super::query_vector::QueryVector;
 use super::shared::Shared;
 use super::table::VectorTable;
 use super::targets::parquet_table;
@@ -125,6 +127,7 @@ impl VectorTable {
             nulls_first: false,
             ties: false,
             filters,
+            late_filters: 0,
         };
         Ok(Planned {
             request: Arc::new(request),

@@ -6,20 +6,32 @@ use std::fmt;
 use datafusion::physical_plan::DisplayFormatType;
 
 use super::files::Strategy;
-use super::knn::QueryVector;
+use super::late::Late;
+use super::query_vector::QueryVector;
 use super::scan::ScanSpec;
 
 /// Writes the scan's line.
-pub(crate) fn scan(spec: &ScanSpec, format: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    node("VectorScanExec", spec, format, f)
+pub(crate) fn scan(
+    spec: &ScanSpec,
+    late: Option<&Late>,
+    format: DisplayFormatType,
+    f: &mut fmt::Formatter<'_>,
+) -> fmt::Result {
+    node("VectorScanExec", spec, late, format, f)
 }
 
 /// Writes the join's line.
 pub(crate) fn join(spec: &ScanSpec, format: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    node("VectorJoinExec", spec, format, f)
+    node("VectorJoinExec", spec, None, format, f)
 }
 
-fn node(name: &str, spec: &ScanSpec, format: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+fn node(
+    name: &str,
+    spec: &ScanSpec,
+    late: Option<&Late>,
+    format: DisplayFormatType,
+    f: &mut fmt::Formatter<'_>,
+) -> fmt::Result {
     let request = &spec.request;
     let metric = request.distance.metric();
     let files = files(spec);
@@ -44,11 +56,14 @@ fn node(name: &str, spec: &ScanSpec, format: DisplayFormatType, f: &mut fmt::For
         write!(f, ", ef_search={}", spec.ef())?;
     }
     write!(f, ", files=[{files}]")?;
-    if matches!(request.query, QueryVector::Subquery { .. }) {
+    if matches!(request.query, QueryVector::Subquery) {
         f.write_str(", query=subquery")?;
     }
     if let Some(filter) = &spec.filter {
         write!(f, ", filter={filter}")?;
+    }
+    if let Some(late) = late {
+        write!(f, "{late}")?;
     }
     // One sentence for each kind of reason says what to do.
     let mut reasons = BTreeMap::new();
@@ -69,7 +84,7 @@ fn strategy(spec: &ScanSpec) -> &'static str {
         .iter()
         .filter(|file| matches!(file.strategy, Strategy::Index(_)))
         .count();
-    match (indexed, spec.filter.is_some()) {
+    match (indexed, spec.filter.is_some() || spec.request.late_filters > 0) {
         (0, _) => "exact",
         (n, _) if n < spec.files.len() => "mixed",
         (_, false) => "index",

@@ -11,18 +11,16 @@
 
 use std::sync::Arc;
 
-use datafusion::arrow::array::{Array, ArrayRef, Float64Array};
-use datafusion::arrow::compute::cast;
 use datafusion::arrow::datatypes::{DataType, Schema};
-use datafusion::common::tree_node::TreeNode;
+use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
 use datafusion::common::{Result, ScalarValue};
-use datafusion::logical_expr::expr::ScalarFunction;
-use datafusion::logical_expr::{Expr, LogicalPlan, Operator, Sort, TableScan};
+use datafusion::logical_expr::{Expr, LogicalPlan, Sort, TableScan, lit};
 
 use super::bind::BoundDistance;
 use super::chain::{Chain, below};
+use super::distance::{Distance, distance_called, find_distance};
+use super::query_vector::{QueryVector, is_constant, is_uncorrelated, query_vector};
 use super::refusal::Refusal;
-use crate::hnsw::VectorMetric;
 use crate::rows::vectors::item_type;
 
 /// What a query asks of the index: the `k` rows nearest to `query` that pass `filters`.
@@ -46,59 +44,8 @@ pub(crate) struct KnnRequest {
     pub ties: bool,
     /// What the rows must satisfy, over the table's own columns.
     pub filters: Vec<Expr>,
-}
-
-/// The distance functions that DataFusion has built in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd)]
-pub(crate) enum Distance {
-    /// `array_distance`, nearest first in ascending order.
-    L2,
-    /// `cosine_distance`, nearest first in ascending order.
-    Cosine,
-    /// `inner_product`, nearest first in descending order.
-    InnerProduct,
-}
-
-impl Distance {
-    /// The distance that a function of DataFusion computes.
-    pub(crate) fn of(function: &str) -> Option<Self> {
-        match function {
-            "array_distance" => Some(Distance::L2),
-            "cosine_distance" => Some(Distance::Cosine),
-            "inner_product" => Some(Distance::InnerProduct),
-            _ => None,
-        }
-    }
-
-    /// The distance that an index of this metric serves.
-    pub(crate) fn of_metric(metric: VectorMetric) -> Option<Self> {
-        [Distance::L2, Distance::Cosine, Distance::InnerProduct]
-            .into_iter()
-            .find(|d| d.metric() == metric)
-    }
-
-    /// The metric of an index that serves it.
-    pub(crate) fn metric(self) -> VectorMetric {
-        match self {
-            Distance::L2 => VectorMetric::Euclidean,
-            Distance::Cosine => VectorMetric::Cosine,
-            Distance::InnerProduct => VectorMetric::DotProduct,
-        }
-    }
-}
-
-/// Where the query vector comes from.
-#[derive(Clone, Debug)]
-pub(crate) enum QueryVector {
-    /// It is in the query: at least one number, as DataFusion's distance functions see them.
-    Literal(Arc<[f64]>),
-    /// It is the result of an uncorrelated scalar subquery, cast to these types one after the other.
-    Subquery {
-        /// One row of one column.
-        plan: Arc<LogicalPlan>,
-        /// The innermost cast first.
-        casts: Vec<DataType>,
-    },
+    /// How many more filters there are, which read results of subqueries.
+    pub late_filters: usize,
 }
 
 /// A Sort by a distance.
@@ -183,8 +130,10 @@ fn request(sort: &Sort, key: &Expr, traced: &Chain<'_>, schema: &Schema) -> Resu
     if ties && found.wrapped {
         return Err(Refusal::TieKeysOverExpression);
     }
-    for filter in &traced.conjuncts {
-        check_filter(filter)?;
+    let conjuncts = traced.conjuncts.iter().cloned();
+    let (late, filters): (Vec<_>, Vec<_>) = conjuncts.partition(reads_subquery);
+    for filter in late.iter().map(without_subqueries).chain(filters.iter().cloned()) {
+        check_filter(&filter)?;
     }
     Ok(KnnRequest {
         column,
@@ -195,79 +144,9 @@ fn request(sort: &Sort, key: &Expr, traced: &Chain<'_>, schema: &Schema) -> Resu
         ef_search: None,
         nulls_first: sort.expr[0].nulls_first,
         ties,
-        filters: traced.conjuncts.clone(),
+        filters,
+        late_filters: late.len(),
     })
-}
-
-fn distance_called(call: &ScalarFunction) -> Option<Distance> {
-    match BoundDistance::of(call) {
-        Some(bound) => Some(bound.distance()),
-        None => Distance::of(call.func.name()),
-    }
-}
-
-/// A distance in a sort key.
-pub(crate) struct Found<'a> {
-    /// Which.
-    pub distance: Distance,
-    /// Its call.
-    pub call: &'a ScalarFunction,
-    /// An odd number of negations lies around it.
-    pub flipped: bool,
-    /// Something lies around it that may round.
-    pub wrapped: bool,
-}
-
-/// Finds the distance in a sort key, through aliases and monotone arithmetic with finite constants.
-pub(crate) fn find_distance(key: &Expr) -> Option<Found<'_>> {
-    fn wrap(found: Found<'_>, flip: bool) -> Found<'_> {
-        Found {
-            flipped: found.flipped != flip,
-            wrapped: true,
-            ..found
-        }
-    }
-    match key {
-        Expr::Alias(alias) => find_distance(&alias.expr),
-        Expr::ScalarFunction(call) => Some(Found {
-            distance: distance_called(call)?,
-            call,
-            flipped: false,
-            wrapped: false,
-        }),
-        Expr::Negative(inner) => {
-            // Negation is exact: no two distances become one.
-            find_distance(inner).map(|found| Found {
-                flipped: !found.flipped,
-                ..found
-            })
-        }
-        Expr::BinaryExpr(binary) => match (finite(&binary.left), binary.op, finite(&binary.right)) {
-            (Some(_), Operator::Plus, None) => Some(wrap(find_distance(&binary.right)?, false)),
-            (None, Operator::Plus | Operator::Minus, Some(_)) => {
-                Some(wrap(find_distance(&binary.left)?, false))
-            }
-            (Some(_), Operator::Minus, None) => Some(wrap(find_distance(&binary.right)?, true)),
-            (Some(c), Operator::Multiply, None) if c != 0.0 => {
-                Some(wrap(find_distance(&binary.right)?, c < 0.0))
-            }
-            (None, Operator::Multiply | Operator::Divide, Some(c)) if c != 0.0 => {
-                Some(wrap(find_distance(&binary.left)?, c < 0.0))
-            }
-            _ => None,
-        },
-        _ => None,
-    }
-}
-
-fn finite(expr: &Expr) -> Option<f64> {
-    let Expr::Literal(value, _) = expr else {
-        return None;
-    };
-    match value.cast_to(&DataType::Float64).ok()? {
-        ScalarValue::Float64(Some(number)) if number.is_finite() => Some(number),
-        _ => None,
-    }
 }
 
 /// Which argument is the table's column, and which is the query.
@@ -282,16 +161,6 @@ fn arguments<'a>(arguments: &'a [Expr], schema: &Schema) -> Result<(usize, &'a E
     };
     let index = vector_column(column, schema)?;
     Ok((index, query))
-}
-
-fn is_constant(expr: &Expr) -> bool {
-    match expr {
-        Expr::Literal(..) => true,
-        Expr::ScalarSubquery(subquery) => subquery.outer_ref_columns.is_empty(),
-        Expr::Cast(cast) => is_constant(&cast.expr),
-        Expr::Alias(alias) => is_constant(&alias.expr),
-        _ => false,
-    }
 }
 
 /// The column under casts that keep every value, as type coercion adds them.
@@ -327,61 +196,6 @@ fn width(item: &DataType) -> usize {
     item.primitive_width().unwrap_or(0)
 }
 
-fn query_vector(expr: &Expr) -> Result<QueryVector, Refusal> {
-    match expr {
-        Expr::Alias(alias) => query_vector(&alias.expr),
-        Expr::Literal(value, _) => literal(value),
-        Expr::Cast(cast) => match literal_below(&cast.expr) {
-            Some(value) => literal(
-                &value
-                    .cast_to(cast.field.data_type())
-                    .map_err(|_| Refusal::QueryNotConstant)?,
-            ),
-            None => match query_vector(&cast.expr)? {
-                QueryVector::Subquery { plan, mut casts } => {
-                    casts.push(cast.field.data_type().clone());
-                    Ok(QueryVector::Subquery { plan, casts })
-                }
-                QueryVector::Literal(_) => Err(Refusal::QueryNotConstant),
-            },
-        },
-        Expr::ScalarSubquery(subquery) if !is_volatile(&subquery.subquery) => Ok(QueryVector::Subquery {
-            plan: Arc::clone(&subquery.subquery),
-            casts: vec![],
-        }),
-        _ => Err(Refusal::QueryNotConstant),
-    }
-}
-
-/// The constant under casts, cast.
-pub(crate) fn literal_below(expr: &Expr) -> Option<ScalarValue> {
-    match expr {
-        Expr::Alias(alias) => literal_below(&alias.expr),
-        Expr::Literal(value, _) => Some(value.clone()),
-        Expr::Cast(cast) => literal_below(&cast.expr)?.cast_to(cast.field.data_type()).ok(),
-        _ => None,
-    }
-}
-
-fn literal(value: &ScalarValue) -> Result<QueryVector, Refusal> {
-    let doubles = as_doubles(value).ok_or(Refusal::QueryVectorNull)?;
-    Ok(QueryVector::Literal(doubles.into()))
-}
-
-/// The numbers of a list value as DataFusion's distance functions see them; `None` for NULL, an empty list, or a
-/// NULL inside.
-pub(crate) fn as_doubles(value: &ScalarValue) -> Option<Vec<f64>> {
-    let list: ArrayRef = match value {
-        ScalarValue::List(list) => (!list.is_null(0)).then(|| list.value(0))?,
-        ScalarValue::LargeList(list) => (!list.is_null(0)).then(|| list.value(0))?,
-        ScalarValue::FixedSizeList(list) => (!list.is_null(0)).then(|| list.value(0))?,
-        _ => return None,
-    };
-    let doubles = cast(&list, &DataType::Float64).ok()?;
-    let doubles = doubles.as_any().downcast_ref::<Float64Array>()?;
-    (doubles.null_count() == 0 && !doubles.is_empty()).then(|| doubles.values().to_vec())
-}
-
 /// Whether the rows that satisfy a filter can be found in advance.
 pub(crate) fn check_filter(filter: &Expr) -> Result<(), Refusal> {
     if filter.is_volatile() {
@@ -405,17 +219,16 @@ pub(crate) fn check_filter(filter: &Expr) -> Result<(), Refusal> {
     }
 }
 
-fn is_volatile(plan: &LogicalPlan) -> bool {
-    plan.exists(|node| {
-        node.expressions()
-            .iter()
-            .map(|e| Ok(e.is_volatile()))
-            .reduce(or)
-            .unwrap_or(Ok(false))
-    })
-    .unwrap_or(true)
+fn reads_subquery(filter: &Expr) -> bool {
+    filter.exists(|e| Ok(is_uncorrelated(e))).unwrap_or(false)
 }
 
-fn or(a: Result<bool>, b: Result<bool>) -> Result<bool> {
-    Ok(a? || b?)
+/// The filter with some constant for each result of a subquery.
+fn without_subqueries(filter: &Expr) -> Expr {
+    let constant = |e: Expr| match is_uncorrelated(&e) {
+        true => Ok(Transformed::yes(lit(ScalarValue::Null))),
+        false => Ok(Transformed::no(e)),
+    };
+    let replaced = filter.clone().transform_up(constant).data();
+    replaced.unwrap_or_else(|_| filter.clone())
 }

@@ -83,9 +83,13 @@ pub(crate) fn swap_source(scan: TableScan, asked: &Asked, shared: &Arc<Shared>) 
     }
 }
 
-/// Whether searches over this source can be ours.
+/// Whether searches over this source can be ours, or are already.
 pub(crate) fn is_searchable(source: &Arc<dyn TableSource>) -> bool {
-    searchable(source).is_some()
+    let source = source.downcast_ref::<DefaultTableSource>();
+    source.is_some_and(|source| {
+        let provider = source.table_provider.as_ref();
+        provider.is::<VectorTable>() || is_parquet_listing(provider)
+    })
 }
 
 /// The provider to search in, if this is a table of Parquet files that nothing was asked of yet.

@@ -11,7 +11,7 @@ use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::common::runtime::SpawnedTask;
 use datafusion::common::stats::Precision;
 use datafusion::common::tree_node::TreeNodeRecursion;
-use datafusion::common::{Result, ScalarValue, Statistics};
+use datafusion::common::{Result, Statistics};
 use datafusion::error::DataFusionError;
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
@@ -32,8 +32,10 @@ use super::choose::choose;
 use super::explain;
 use super::fetch::fetch;
 use super::files::SearchFile;
-use super::knn::{KnnRequest, QueryVector, as_doubles};
+use super::knn::KnnRequest;
+use super::late::Late;
 use super::metrics::SearchMetrics;
+use super::query_vector::QueryVector;
 use super::shared::Shared;
 use crate::rows::filter::RowFilter;
 use crate::rows::scan::{FileRead, TableFiles};
@@ -51,8 +53,6 @@ pub(crate) struct ScanSpec {
     pub files: Vec<SearchFile>,
     /// What the rows must satisfy.
     pub filter: Option<RowFilter>,
-    /// The plan of the subquery that gives the query vector, if one does.
-    pub subquery: Option<Arc<dyn ExecutionPlan>>,
     /// Which columns of the table come out.
     pub projection: Vec<usize>,
     /// The schema of what comes out.
@@ -96,6 +96,8 @@ impl ScanSpec {
 /// A scan while it runs.
 pub(crate) struct Run {
     pub(crate) spec: Arc<ScanSpec>,
+    /// What the rows must satisfy, results of subqueries included.
+    pub(crate) filter: Option<RowFilter>,
     pub(crate) context: Arc<TaskContext>,
     pub(crate) metrics: SearchMetrics,
     /// What is taken from DataFusion's pool; each piece of work holds a part of its own.
@@ -107,6 +109,7 @@ impl Run {
     pub(crate) fn new(spec: Arc<ScanSpec>, context: Arc<TaskContext>, metrics: SearchMetrics) -> Self {
         let memory = MemoryConsumer::new("vector search").register(context.memory_pool());
         Self {
+            filter: spec.filter.clone(),
             spec,
             context,
             metrics,
@@ -140,6 +143,8 @@ pub(crate) struct VectorScanExec {
     spec: Arc<ScanSpec>,
     /// The table's own scan, for a query that turns out not to be ours when its vector is known.
     whole: Arc<dyn ExecutionPlan>,
+    /// What the nodes above read from subqueries.
+    late: Option<Arc<Late>>,
     properties: Arc<PlanProperties>,
     metrics: ExecutionPlanMetricsSet,
 }
@@ -155,7 +160,25 @@ impl VectorScanExec {
         Self {
             spec: Arc::new(spec),
             whole,
+            late: None,
             properties: Arc::new(properties),
+            metrics: ExecutionPlanMetricsSet::new(),
+        }
+    }
+
+    /// Whether results of subqueries are still missing.
+    pub(crate) fn waits_for_subqueries(&self) -> bool {
+        let request = &self.spec.request;
+        self.late.is_none() && (matches!(request.query, QueryVector::Subquery) || request.late_filters > 0)
+    }
+
+    /// The same scan with the results of subqueries.
+    pub(crate) fn with_late(&self, late: Late) -> Self {
+        Self {
+            spec: Arc::clone(&self.spec),
+            whole: Arc::clone(&self.whole),
+            late: Some(Arc::new(late)),
+            properties: Arc::clone(&self.properties),
             metrics: ExecutionPlanMetricsSet::new(),
         }
     }
@@ -168,7 +191,7 @@ impl VectorScanExec {
 
 impl DisplayAs for VectorScanExec {
     fn fmt_as(&self, format: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        explain::scan(&self.spec, format, f)
+        explain::scan(&self.spec, self.late.as_deref(), format, f)
     }
 }
 
@@ -201,7 +224,7 @@ impl ExecutionPlan for VectorScanExec {
 
     fn execute(&self, _partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
         let run = Run::new(Arc::clone(&self.spec), context, SearchMetrics::new(&self.metrics));
-        let batches = answer(Arc::new(run), Arc::clone(&self.whole));
+        let batches = answer(run, self.late.clone(), Arc::clone(&self.whole));
         let batches = futures::stream::once(batches).try_flatten();
         Ok(Box::pin(RecordBatchStreamAdapter::new(
             Arc::clone(&self.spec.schema),
@@ -225,45 +248,35 @@ impl ExecutionPlan for VectorScanExec {
 }
 
 /// The query, from its vector to batches.
-async fn answer(run: Arc<Run>, whole: Arc<dyn ExecutionPlan>) -> Result<SendableRecordBatchStream> {
+async fn answer(
+    mut run: Run,
+    late: Option<Arc<Late>>,
+    whole: Arc<dyn ExecutionPlan>,
+) -> Result<SendableRecordBatchStream> {
     for file in &run.spec.files {
         run.metrics.load_time.add_duration(file.load);
     }
-    let distance = run.spec.request.distance;
-    let query = query_vector(&run)
-        .await?
-        .and_then(|vector| PreparedQuery::new(vector, distance));
-    let Some(query) = query else {
+    let request = &run.spec.request;
+    let vector = match (&request.query, &late) {
+        (QueryVector::Literal(numbers), _) => Some(Arc::clone(numbers)),
+        (QueryVector::Subquery, Some(late)) => late.query()?,
+        (QueryVector::Subquery, None) => None,
+    };
+    let Some(query) = vector.and_then(|vector| PreparedQuery::new(vector, request.distance)) else {
         return pass_through(&run, whole);
     };
+    match &late {
+        Some(late) if request.late_filters > 0 => run.filter = Some(late.filter(&run.spec)?),
+        None if request.late_filters > 0 => return pass_through(&run, whole),
+        _ => {}
+    }
+    let run = Arc::new(run);
     let Ok(found) = search(&run, &query).await? else {
         return pass_through(&run, whole);
     };
     run.metrics.bytes_read.add(run.take_bytes_read());
     let rows = choose(found, &run.spec.request);
     Ok(fetch(run, rows))
-}
-
-/// The numbers of the query vector; `None` for NULL, or for a subquery that gives no row or several.
-async fn query_vector(run: &Run) -> Result<Option<Arc<[f64]>>> {
-    let (plan, casts) = match (&run.spec.request.query, &run.spec.subquery) {
-        (QueryVector::Literal(numbers), _) => return Ok(Some(Arc::clone(numbers))),
-        (QueryVector::Subquery { casts, .. }, Some(plan)) => (plan, casts),
-        (QueryVector::Subquery { .. }, None) => return Ok(None),
-    };
-    let batches = datafusion::physical_plan::collect(Arc::clone(plan), Arc::clone(&run.context)).await?;
-    let mut rows = batches.iter().filter(|batch| batch.num_rows() > 0);
-    let (Some(batch), None) = (rows.next(), rows.next()) else {
-        return Ok(None);
-    };
-    if batch.num_rows() != 1 || batch.num_columns() != 1 {
-        return Ok(None);
-    }
-    let mut value = ScalarValue::try_from_array(batch.column(0), 0)?;
-    for cast in casts {
-        value = value.cast_to(cast)?;
-    }
-    Ok(as_doubles(&value).map(Arc::from))
 }
 
 /// Searches all files, several at a time: those that may hold the nearest rows first, so that others can be skipped.

@@ -12,11 +12,11 @@ use datafusion::prelude::SessionContext;
 use datafusion::sql::parser::{DFParserBuilder, Statement as DFStatement};
 use datafusion::sql::sqlparser::ast::{BinaryOperator, OrderByOptions};
 use datafusion::sql::sqlparser::ast::{
-    CreateIndex, Expr, Ident, IndexColumn, IndexOption, IndexType, ObjectName, ObjectType, Statement,
-    UnaryOperator, Value,
+    CreateIndex, Expr, IndexColumn, IndexOption, IndexType, ObjectType, Statement, UnaryOperator, Value,
 };
 use datafusion::sql::sqlparser::dialect::{Dialect, GenericDialect, dialect_from_str};
 
+use self::names::Names;
 use super::option_list::{Key, OptionList};
 
 /// The options of `CREATE INDEX ... WITH (...)`.
@@ -329,51 +329,6 @@ fn literal(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
 }
 
-/// How identifiers become names: unquoted ones in lower case, unless the session says otherwise.
-struct Names {
-    lower_case: bool,
-}
-
-impl Names {
-    fn exact(&self, ident: &Ident) -> String {
-        if ident.quote_style.is_none() && self.lower_case {
-            ident.value.to_lowercase()
-        } else {
-            ident.value.clone()
-        }
-    }
-
-    /// A table as the text of a reference, whose quotes keep the names as they are.
-    fn table(&self, table: &ObjectName) -> String {
-        let part = |ident: &Ident| {
-            let name = self.exact(ident);
-            let plain = name.starts_with(|c: char| c.is_ascii_lowercase() || c == '_')
-                && name
-                    .chars()
-                    .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
-            if plain {
-                name
-            } else {
-                format!("\"{}\"", name.replace('"', "\"\""))
-            }
-        };
-        let parts = table.0.iter().map(|piece| match piece.as_ident() {
-            Some(ident) => part(ident),
-            None => piece.to_string(),
-        });
-        parts.collect::<Vec<_>>().join(".")
-    }
-
-    fn index(&self, name: &ObjectName, function: &str) -> Result<String> {
-        match name.0.as_slice() {
-            [piece] if piece.as_ident().is_some() => Ok(piece
-                .as_ident()
-                .map(|ident| self.exact(ident))
-                .unwrap_or_default()),
-            _ => plan_err!("{function}: an index has a plain name, not {name}; say ON <table> for its table"),
-        }
-    }
-}
-
+mod names;
 #[cfg(test)]
 mod tests;

@@ -14,7 +14,7 @@ use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::empty::EmptyExec;
 
 use super::files::{Sidecars, plan_files};
-use super::knn::{KnnRequest, QueryVector};
+use super::knn::KnnRequest;
 use super::options::HnswOptions;
 use super::refusal::Refusal;
 use super::refused::RefusedExec;
@@ -106,16 +106,11 @@ impl VectorTable {
                 )?)
             }
         };
-        let subquery = match &request.query {
-            QueryVector::Literal(_) => None,
-            QueryVector::Subquery { plan, .. } => Some(state.create_physical_plan(plan).await?),
-        };
         let spec = ScanSpec {
             request: Arc::clone(request),
             table,
             files,
             filter,
-            subquery,
             projection: projection
                 .cloned()
                 .unwrap_or_else(|| (0..schema.fields().len()).collect()),

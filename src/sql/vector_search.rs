@@ -14,10 +14,12 @@ use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 use futures::FutureExt;
 
 use super::command::session_state;
+use super::distance::Distance;
 use super::functions::text;
-use super::knn::{Distance, KnnRequest, QueryVector, as_doubles};
+use super::knn::KnnRequest;
 use super::option_list::{Key, OptionList};
 use super::options::{HnswOptions, Mode};
+use super::query_vector::{QueryVector, as_doubles};
 use super::shared::Shared;
 use super::table::{Asked, VectorTable};
 use super::targets::parquet_table;
@@ -85,6 +87,7 @@ impl TableFunctionImpl for VectorSearch {
             nulls_first: false,
             ties: false,
             filters: vec![],
+            late_filters: 0,
         };
         let source = if settings.mode == Mode::Off {
             provider_as_source(provider)

@@ -20,7 +20,7 @@ fn predicate(rng: &mut StdRng, partitioned: bool, distance: &Distance, depth: us
             _ => format!("{left} AND {right}"),
         };
     }
-    match rng.random_range(0..18) {
+    match rng.random_range(0..22) {
         0 => format!("num > {value}"),
         1 => format!("num = {value}"),
         2 => format!("num BETWEEN {} AND {value}", value / 2),
@@ -38,6 +38,11 @@ fn predicate(rng: &mut StdRng, partitioned: bool, distance: &Distance, depth: us
         14 => format!("{} >= {}", distance.call, f64::from(value) / 4.0 - 0.5),
         15 => "length(cat) + num > 3".to_string(),
         16 if partitioned => format!("p = '{}'", value % 2),
+        17 => format!("num >= (SELECT min(num) + {} FROM t)", value / 2),
+        // NULL, where no row has this number.
+        18 => format!("id <> (SELECT max(id) FROM t AS others WHERE others.num = {value})"),
+        19 if partitioned => "p = (SELECT max(p) FROM t)".to_string(),
+        20 => format!("{} < (SELECT {value} / 3.0)", distance.call),
         _ => "random() < 2.0".to_string(),
     }
 }
