@@ -19,7 +19,7 @@ use rand::{Rng, SeedableRng};
 use tempfile::TempDir;
 
 use crate::sample::temp;
-use crate::sql::{DIM, number, parquet};
+use crate::table::{DIM, number, parquet};
 
 const FILES: i64 = 6;
 const ROWS: i64 = 300;
