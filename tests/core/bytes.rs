@@ -1,7 +1,9 @@
 //! What the bytes promise.
 
 use datafusion_hnsw::format::{FormatError, HnswSerializer, SidecarMeta, SourceIdentity, View, write};
-use datafusion_hnsw::hnsw::{HnswConfig, RowSet, SearchError, SearchOptions, VectorMetric};
+use datafusion_hnsw::hnsw::{
+    HnswBuilder, HnswConfig, MAX_DIM, MAX_ROWS, RowSet, SearchError, SearchOptions, VectorMetric,
+};
 use datafusion_hnsw::id::RowId;
 
 use proptest::prelude::*;
@@ -98,6 +100,32 @@ fn what_was_written_is_read_back() {
     assert_eq!((view.m(), view.ef_construction(), view.rows()), (16, 200, 60));
     assert_eq!(bytes[..4], *b"PFA1");
     assert_eq!(bytes[bytes.len() - 4..], *b"PFA1");
+}
+
+#[test]
+fn limits_are_errors_that_name_them() {
+    let of_dim = |dim: usize| {
+        let mut builder = HnswBuilder::new(dim, VectorMetric::Euclidean, HnswConfig::default());
+        builder.insert_slice(RowId::new(0), &vec![1.0; dim]).unwrap();
+        builder.build().map(|index| index.dim())
+    };
+    assert_eq!(of_dim(MAX_DIM).unwrap(), 32_000);
+    assert!(of_dim(MAX_DIM + 1).unwrap_err().to_string().contains("32000"));
+    let mut builder = HnswBuilder::new(1, VectorMetric::Euclidean, HnswConfig::default());
+    assert_eq!(MAX_ROWS, (1 << 31) - 1);
+    assert!(builder.insert_slice(RowId::new(MAX_ROWS - 1), &[1.0]).is_ok());
+    for beyond in [MAX_ROWS, u64::from(u32::MAX), u64::MAX] {
+        let error = builder.insert_slice(RowId::new(beyond), &[1.0]).unwrap_err();
+        assert!(error.to_string().contains("2147483647"), "{error}");
+    }
+    // More than there are rows is no error: all of them come.
+    let index = build(&uniform(9, 4, 2), VectorMetric::Euclidean, HnswConfig::default());
+    let bytes = HnswSerializer::to_bytes(&index);
+    let view = View::open(&bytes).unwrap();
+    for (k, ef) in [(9, 9), (10, 1), (usize::MAX, usize::MAX)] {
+        let found = view.search(&[0.5; 4], &SearchOptions::new(k).ef(ef)).unwrap();
+        assert_eq!(found.hits.len(), 9);
+    }
 }
 
 /// Nothing writes such sidecars yet, but they must not need another format.

@@ -2,6 +2,7 @@
 
 use std::process::Command;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use datafusion_hnsw::hnsw::VectorMetric::{Cosine, Euclidean};
 use datafusion_hnsw::sidecar::{SidecarStore, StoreError};
@@ -214,6 +215,36 @@ async fn another_e_tag_of_a_local_file_is_settled_by_its_bytes() {
     }
     std::fs::remove_file(&parquet).expect("ours");
     assert_eq!(look(&store, &source).await, "stale:etag");
+}
+
+/// No query waits for the hash of a large file: until it is known, the file is answered exactly.
+#[cfg(unix)]
+#[tokio::test]
+async fn a_large_file_with_another_e_tag_is_compared_behind_the_scenes() {
+    let home = Home::local();
+    let at = (home.place)("t.parquet");
+    let parquet = at.local.clone().expect("local");
+    // Takes no room on most file systems.
+    let file = std::fs::File::create(&parquet).expect("room");
+    file.set_len(257 << 20).expect("room");
+    let mut source = identity("t.parquet", 3);
+    source.e_tag = Some("then".to_owned());
+    let store = home.store();
+    let published = store.publish(&at, index(Cosine, 3), meta("v", source.clone()));
+    published.await.expect("published");
+    source.e_tag = Some("now".to_owned());
+    let look = async || code(&store.lookup(&at, "v", Cosine, &source).await);
+    assert_eq!(look().await, "checking");
+    let settled = async |expected: &str| {
+        let begun = Instant::now();
+        while look().await == "checking" && begun.elapsed() < Duration::from_secs(60) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        assert_eq!(look().await, expected);
+    };
+    settled("fresh").await;
+    std::os::unix::fs::FileExt::write_all_at(&file, b"other", 1 << 20).expect("ours");
+    settled("stale:content").await;
 }
 
 #[tokio::test]

@@ -119,11 +119,8 @@ async fn a_fetch_tells_how_far_it_is() {
     let _guard = tracing::subscriber::set_default(told.clone());
     let found = look(&SidecarStore::new(options), &at, Cosine, 500).await;
     let bytes = found.fresh().expect("fresh").bytes();
-    assert_eq!(
-        told.one("span fetch", &["url", "bytes"])
-            .contains(&format!("bytes={bytes}")),
-        true
-    );
+    let span = told.one("span fetch", &["url", "bytes"]);
+    assert!(span.contains(&format!("bytes={bytes}")), "{span}");
     let steps: Vec<u64> = told
         .with("fetched a part")
         .iter()
