@@ -1,6 +1,10 @@
 //! Promises of the room where sidecars live: one suite over every kind of store, and what happens when things break.
 #![allow(unreachable_pub, reason = "a test is not a library")]
 
+#[path = "core/broken.rs"]
+mod broken;
+#[path = "store/cache.rs"]
+mod cache;
 #[path = "store/child.rs"]
 mod child;
 #[path = "store/conformance.rs"]
@@ -16,6 +20,8 @@ mod http;
 #[cfg(feature = "datafusion")]
 #[path = "store/limits.rs"]
 mod limits;
+#[path = "store/listing.rs"]
+mod listing;
 #[path = "store/load.rs"]
 mod load;
 #[path = "store/local.rs"]
@@ -26,6 +32,10 @@ mod many;
 #[cfg(feature = "datafusion")]
 #[path = "store/replaced.rs"]
 mod replaced;
+#[path = "store/rights.rs"]
+mod rights;
+#[path = "store/roles.rs"]
+mod roles;
 #[path = "store/s3.rs"]
 mod s3;
 #[path = "store/sample.rs"]
@@ -38,3 +48,13 @@ mod sessions;
 #[cfg(feature = "datafusion")]
 #[path = "store/sql.rs"]
 mod sql;
+#[cfg(feature = "datafusion")]
+#[path = "store/sql_roles.rs"]
+mod sql_roles;
+#[cfg(feature = "datafusion")]
+#[path = "store/table.rs"]
+mod table;
+#[path = "store/told.rs"]
+mod told;
+#[path = "store/wrapped.rs"]
+mod wrapped;

@@ -2,6 +2,7 @@
 
 use std::io;
 
+use super::reason::Reason;
 use super::redact::redact;
 
 /// A failure to change or list what is stored.
@@ -26,6 +27,14 @@ pub enum StoreError {
         at: String,
         /// What the system said.
         source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// Choose another directory for local copies, or mend this one.
+    #[error("no local copy of {at} can be kept ({detail}); check hnsw.cache_dir")]
+    Cache {
+        /// What was to be published.
+        at: String,
+        /// What the system said.
+        detail: String,
     },
     /// Wait for the other builder.
     #[error("{at} is being built by another session; wait for it, or try again")]
@@ -70,6 +79,18 @@ impl StoreError {
     /// Whether the same call can succeed later without anybody changing anything.
     pub fn is_transient(&self) -> bool {
         matches!(self, StoreError::Busy { .. } | StoreError::Unavailable { .. })
+    }
+
+    /// What a reason for not reading means for writing.
+    pub(super) fn reason(at: impl ToString, reason: Reason) -> Self {
+        let at = at.to_string();
+        match reason {
+            Reason::Cache { detail } => StoreError::Cache { at, detail },
+            other => StoreError::Unavailable {
+                at,
+                source: other.to_string().into(),
+            },
+        }
     }
 
     pub(super) fn io(at: impl ToString, source: io::Error) -> Self {

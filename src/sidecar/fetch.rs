@@ -8,11 +8,12 @@ use std::time::{Duration, Instant};
 use futures::{StreamExt, TryStreamExt, stream};
 use object_store::path::Path;
 use object_store::{GetOptions, GetRange, ObjectMeta, ObjectStore};
+use tracing::Instrument;
 use xxhash_rust::xxh3::xxh3_128;
 
+use super::ask::version_of;
 use super::cache_dir::CacheDir;
 use super::claim::{Claim, Claimed};
-use super::listing::version_of;
 use super::location::RemoteDir;
 use super::open::load_reason;
 use super::options::SidecarOptions;
@@ -101,7 +102,10 @@ pub(super) async fn fetch(
         return Ok(Copy { file, fetched: 0 });
     }
     let claim = Arc::new(claim);
-    download(dir.store.as_ref(), object, &claim, options).await?;
+    let span = tracing::info_span!("fetch", url = %dir.address(&object.location), bytes = object.size);
+    download(dir.store.as_ref(), object, &claim, options)
+        .instrument(span)
+        .await?;
     let place = cache.place(key);
     let finished = blocking(move || {
         // The writers of all parts are done, so this is the last handle.
@@ -142,19 +146,22 @@ async fn download(
     let part = options.fetch_part.max(1);
     let starts = (0..object.size.div_ceil(part)).map(|index| index * part);
     let parts = starts.map(|start| start..(start + part).min(object.size));
-    tracing::debug!(location = %object.location, bytes = object.size, part, "fetching a sidecar");
-    stream::iter(parts)
+    tracing::debug!(part, parallel = options.fetch_parallel, "fetching a sidecar");
+    let written = stream::iter(parts)
         .map(|range| async move {
             let bytes = fetch_part(store, object, range.clone(), options).await?;
             let claim = Arc::clone(claim);
-            let at = range.start;
-            blocking(move || write_at(&claim, &bytes, at)).await.map_err(cache_failed)?;
-            tracing::trace!(location = %object.location, from = range.start, to = range.end, of = object.size, "fetched");
-            Ok(())
+            blocking(move || write_at(&claim, &bytes, range.start))
+                .await
+                .map_err(cache_failed)?;
+            Ok(range.end - range.start)
         })
-        .buffer_unordered(options.fetch_parallel.max(1))
-        .try_collect::<()>()
-        .await
+        .buffer_unordered(options.fetch_parallel.max(1));
+    let done = written.try_fold(0, async |done, bytes| {
+        tracing::trace!(done = done + bytes, of = object.size, "fetched a part");
+        Ok(done + bytes)
+    });
+    done.await.map(|_| ())
 }
 
 /// Reads one part of exactly this version of the object, trying again where that may help.
@@ -167,7 +174,7 @@ async fn fetch_part(
     let mut detail = String::new();
     for attempt in 0..ATTEMPTS {
         if attempt > 0 {
-            tracing::debug!(location = %object.location, attempt, %detail, "asking for a part again");
+            tracing::debug!(attempt, %detail, "asking for a part again");
             tokio::time::sleep(Duration::from_millis(50 << attempt)).await;
         }
         match tokio::time::timeout(options.timeout, read_range(store, object, &range)).await {

@@ -4,18 +4,18 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::Path as FsPath;
 use std::sync::Arc;
 
-use futures::{StreamExt, stream};
+use futures::{StreamExt, TryStreamExt, stream};
 
 use super::claim::is_claimed;
 use super::error::StoreError;
 use super::fetch::{FetchError, blocking};
 use super::listing::Patience;
-use super::location::{Home, Location};
+use super::location::{Home, Location, RemoteDir};
 use super::name::SidecarName;
 use super::open::Sidecar;
-use super::publish::unfinished;
 use super::reason::Reason;
 use super::store::SidecarStore;
+use super::unfinished::unfinished;
 use crate::format::SourceIdentity;
 
 /// A sidecar as found in a directory.
@@ -71,17 +71,22 @@ impl SidecarStore {
             let (_, names) = homes.entry(key).or_insert_with(|| (home, HashMap::new()));
             names.insert(file.parquet.filename().unwrap_or_default(), index);
         }
-        let mut entries = Vec::new();
-        for (home, names) in homes.into_values() {
+        // One directory after the other would take long where each partition of a table has its own.
+        let listing = homes.into_values().map(async |(home, names)| {
             let mut found = match &home {
                 Home::Local(dir) => self.list_local(dir).await?,
-                Home::Remote(_) => self.list_remote(&home).await?,
+                Home::Remote(dir) => self.list_remote(dir).await?,
             };
             for entry in &mut found {
                 entry.location = names.get(entry.name.parquet.as_str()).copied();
             }
-            entries.extend(found);
-        }
+            Ok(found)
+        });
+        let found: Vec<Vec<_>> = stream::iter(listing.collect::<Vec<_>>())
+            .buffer_unordered(self.options().lookup_parallel.max(1))
+            .try_collect()
+            .await?;
+        let mut entries = found.concat();
         entries.sort_by(|one, other| one.url.cmp(&other.url));
         Ok(entries)
     }
@@ -119,10 +124,7 @@ impl SidecarStore {
         Ok(entries)
     }
 
-    async fn list_remote(&self, home: &Home) -> Result<Vec<SidecarEntry>, StoreError> {
-        let Home::Remote(dir) = home else {
-            return Ok(Vec::new());
-        };
+    async fn list_remote(&self, dir: &RemoteDir) -> Result<Vec<SidecarEntry>, StoreError> {
         let options = self.options();
         let objects = self.listings.get_now(dir, Patience::from(&*options)).await;
         let objects = objects.map_err(|detail| StoreError::Unavailable {
@@ -142,9 +144,8 @@ impl SidecarStore {
                         detail: "it changed while it was listed".to_owned(),
                     }),
                 };
-                let url = home.address(&name);
                 SidecarEntry {
-                    url,
+                    url: dir.address(&dir.path(&name)),
                     name,
                     bytes: object.size,
                     opened,

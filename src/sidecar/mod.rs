@@ -4,6 +4,7 @@
 //! [`SidecarStore::publish`] puts a new one in place at once. What may go wrong in between (crashes, races, full
 //! disks, stores that fail) leaves the old sidecar or the new one, and every query with its exact answer.
 
+mod ask;
 mod ball;
 mod cache_dir;
 mod claim;
@@ -13,22 +14,27 @@ mod fetch;
 mod list;
 mod listing;
 mod location;
+mod lookup;
 mod name;
 mod open;
+mod opening;
 mod options;
 mod publish;
 mod reason;
 mod redact;
+mod remove;
 mod store;
+mod unfinished;
 mod upload;
 
 pub use ball::Ball;
 pub use error::StoreError;
 pub use list::SidecarEntry;
 pub use location::{Location, SidecarDir};
+pub use lookup::Lookup;
 pub use name::SidecarName;
 pub use open::{LoadedFrom, Sidecar};
 pub use options::{DEFAULT_CACHE_SIZE, DEFAULT_MAX_OPEN, SidecarOptions};
 pub use publish::{BuildLease, Published};
 pub use reason::{Reason, Stale};
-pub use store::{Lookup, SidecarStore, StoreStats};
+pub use store::{SidecarStore, StoreStats};

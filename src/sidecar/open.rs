@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::ball::{BALL, Ball};
 use super::reason::{Reason, compare};
 use crate::format::{FormatError, SourceIdentity};
-use crate::hnsw::VectorMetric;
+use crate::hnsw::{SearchError, SearchOptions, SearchOutcome, VectorMetric};
 use crate::loader::{LoadError, MappedIndex, MmapLoader};
 
 /// A sidecar that is open: mapped where it lies, or in its local copy.
@@ -94,6 +94,27 @@ impl Sidecar {
     /// A ball around the vectors that it links, if one was stored with it.
     pub fn ball(&self) -> Option<&Ball> {
         self.ball.as_ref()
+    }
+
+    /// The rows nearest to `query`; tells of the search in a trace, of how much work it was but not of what was asked.
+    ///
+    /// # Errors
+    ///
+    /// As the search of the [index](crate::format::View::search).
+    pub fn search(&self, query: &[f32], options: &SearchOptions<'_>) -> Result<SearchOutcome, SearchError> {
+        let span = tracing::trace_span!("search", url = %self.url, k = options.k, ef = options.ef);
+        let _entered = span.enter();
+        let outcome = self.index.search(query, options)?;
+        tracing::trace!(
+            filtered = options.allowed.is_some(),
+            hits = outcome.hits.len(),
+            nodes = outcome.stats.nodes_visited,
+            distances = outcome.stats.distances,
+            reranked = outcome.stats.reranked,
+            exact = outcome.stats.exact,
+            "searched a sidecar"
+        );
+        Ok(outcome)
     }
 
     /// Whether this is the index of this column for this metric over exactly these bytes.

@@ -85,8 +85,11 @@ pub enum Stale {
     ETag,
     /// Its bytes, though its size and footer are the same.
     Content,
-    /// The sidecar describes other files.
-    Source,
+    /// The sidecar is not about one file.
+    Source {
+        /// How many files share its graph.
+        files: usize,
+    },
 }
 
 impl Reason {
@@ -101,7 +104,7 @@ impl Reason {
             Reason::Stale(Stale::Rows { .. }) => "stale:rows",
             Reason::Stale(Stale::ETag) => "stale:etag",
             Reason::Stale(Stale::Content) => "stale:content",
-            Reason::Stale(Stale::Source) => "stale:source",
+            Reason::Stale(Stale::Source { .. }) => "stale:source",
             Reason::Damaged { section, .. } => return Cow::Owned(format!("damaged:{section}")),
             Reason::NewerFormat { .. } => "newer_format",
             Reason::Unavailable { .. } => "unavailable",
@@ -189,7 +192,11 @@ impl fmt::Display for Stale {
             }
             Stale::ETag => write!(f, "the file was replaced since it was indexed (another e-tag)"),
             Stale::Content => write!(f, "the bytes of the file are not those that were indexed"),
-            Stale::Source => write!(f, "the sidecar describes other files"),
+            Stale::Source { files: 0 } => write!(f, "the sidecar does not say which file it describes"),
+            Stale::Source { files } => write!(
+                f,
+                "the sidecar holds one graph over {files} files, and this version searches graphs of one file"
+            ),
         }
     }
 }
@@ -199,8 +206,9 @@ impl fmt::Display for Stale {
 /// The file's name is not compared: a Parquet file renamed together with its sidecar keeps its index. An e-tag
 /// counts only when both sides know one.
 pub(super) fn compare(indexed: &[SourceIdentity], found: &SourceIdentity) -> Result<(), Stale> {
+    // The format has room for one graph over many files; what a reader would have to do, docs/STORAGE.md says.
     let [indexed] = indexed else {
-        return Err(Stale::Source);
+        return Err(Stale::Source { files: indexed.len() });
     };
     if indexed.size != found.size {
         return Err(Stale::Size {

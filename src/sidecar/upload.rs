@@ -13,8 +13,8 @@ use super::claim::{Claim, Claimed};
 use super::error::StoreError;
 use super::fetch::blocking;
 use super::location::RemoteDir;
-use super::publish::write_out;
-use super::store::{SidecarStore, as_error};
+use super::store::SidecarStore;
+use super::unfinished::write_out;
 
 /// Up to this size a sidecar is sent in one request, which the store can make conditional.
 const ONE_REQUEST: u64 = 16 << 20;
@@ -46,7 +46,7 @@ impl Upload<'_> {
             .store
             .cache(&options)
             .await
-            .map_err(|reason| as_error(self.url.to_owned(), reason))?;
+            .map_err(|reason| StoreError::reason(self.url, reason))?;
         let key = format!(
             "upload-{}-{}",
             std::process::id(),

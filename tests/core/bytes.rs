@@ -1,27 +1,33 @@
 //! What the bytes promise.
 
 use datafusion_hnsw::format::{FormatError, HnswSerializer, SidecarMeta, SourceIdentity, View, write};
-use datafusion_hnsw::hnsw::{HnswConfig, RowSet, SearchOptions, VectorMetric};
+use datafusion_hnsw::hnsw::{
+    HnswBuilder, HnswConfig, MAX_DIM, MAX_ROWS, RowSet, SearchError, SearchOptions, VectorMetric,
+};
 use datafusion_hnsw::id::RowId;
 
 use proptest::prelude::*;
 
 use crate::common::{build, clustered, uniform};
 
-/// Opens, searches and reads in every way; any of it may fail, none may panic.
-pub(crate) fn try_everything(bytes: &[u8]) {
-    let Ok(view) = View::open(bytes) else { return };
-    let query = vec![0.25; view.dim().min(100_000)];
+/// Opens, searches and reads in every way; any of it may fail, none may panic. Gives what failed first.
+pub(crate) fn try_everything(bytes: &[u8]) -> Outcome {
+    let view = match View::open(bytes) {
+        Ok(view) => view,
+        Err(error) => return Outcome::NotOpened(error),
+    };
+    let query = vec![0.25; view.dim()];
     let allowed = RowSet::all(view.rows().min(1 << 20));
+    let mut refused = None;
     for options in [
         SearchOptions::new(3),
         SearchOptions::new(3).ef(usize::MAX),
         SearchOptions::new(3).allowed(&allowed),
         SearchOptions::new(3).ef(5).slack(),
     ] {
-        let _ = view.search(&query, &options);
+        refused = refused.or(view.search(&query, &options).err());
     }
-    let _ = view.range(&query, 1.0, 5, None);
+    refused = refused.or(view.range(&query, 1.0, 5, None).err());
     for row in [0, 1, view.rows().wrapping_sub(1), view.rows()] {
         let _ = view.vector(RowId::new(row));
     }
@@ -30,7 +36,26 @@ pub(crate) fn try_everything(bytes: &[u8]) {
         .chain(view.zero_rows())
         .chain(view.unlinked_rows())
         .count();
-    let _ = view.verify();
+    let verified = view.verify();
+    match (refused, verified) {
+        (Some(error), _) => Outcome::Refused(error),
+        (None, Err(error)) => Outcome::Damaged(error),
+        (None, Ok(())) => {
+            let copied = HnswSerializer::from_bytes(bytes).expect("it was verified");
+            assert_eq!(copied.node_count(), view.node_count());
+            Outcome::Whole
+        }
+    }
+}
+
+/// What came of trying everything on some bytes.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    NotOpened(FormatError),
+    Refused(SearchError),
+    /// Searched without an error, but verification finds one.
+    Damaged(FormatError),
+    Whole,
 }
 
 fn small() -> Vec<u8> {
@@ -75,6 +100,57 @@ fn what_was_written_is_read_back() {
     assert_eq!((view.m(), view.ef_construction(), view.rows()), (16, 200, 60));
     assert_eq!(bytes[..4], *b"PFA1");
     assert_eq!(bytes[bytes.len() - 4..], *b"PFA1");
+}
+
+#[test]
+fn limits_are_errors_that_name_them() {
+    let of_dim = |dim: usize| {
+        let mut builder = HnswBuilder::new(dim, VectorMetric::Euclidean, HnswConfig::default());
+        builder.insert_slice(RowId::new(0), &vec![1.0; dim]).unwrap();
+        builder.build().map(|index| index.dim())
+    };
+    assert_eq!(of_dim(MAX_DIM).unwrap(), 32_000);
+    assert!(of_dim(MAX_DIM + 1).unwrap_err().to_string().contains("32000"));
+    let mut builder = HnswBuilder::new(1, VectorMetric::Euclidean, HnswConfig::default());
+    assert_eq!(MAX_ROWS, (1 << 31) - 1);
+    assert!(builder.insert_slice(RowId::new(MAX_ROWS - 1), &[1.0]).is_ok());
+    for beyond in [MAX_ROWS, u64::from(u32::MAX), u64::MAX] {
+        let error = builder.insert_slice(RowId::new(beyond), &[1.0]).unwrap_err();
+        assert!(error.to_string().contains("2147483647"), "{error}");
+    }
+    // More than there are rows is no error: all of them come.
+    let index = build(&uniform(9, 4, 2), VectorMetric::Euclidean, HnswConfig::default());
+    let bytes = HnswSerializer::to_bytes(&index);
+    let view = View::open(&bytes).unwrap();
+    for (k, ef) in [(9, 9), (10, 1), (usize::MAX, usize::MAX)] {
+        let found = view.search(&[0.5; 4], &SearchOptions::new(k).ef(ef)).unwrap();
+        assert_eq!(found.hits.len(), 9);
+    }
+}
+
+/// Nothing writes such sidecars yet, but they must not need another format.
+#[test]
+fn one_graph_over_many_files_has_room_in_the_format() {
+    let rows = [25, 0, 35];
+    let source = |number: usize| SourceIdentity {
+        file_name: format!("part-{number}.parquet"),
+        rows: rows[number],
+        ..SourceIdentity::default()
+    };
+    let meta = SidecarMeta {
+        sources: (0..rows.len()).map(source).collect(),
+        ..SidecarMeta::default()
+    };
+    let data = uniform(60, 20, 2);
+    let index = build(&data, VectorMetric::Euclidean, HnswConfig::default());
+    let mut bytes = Vec::new();
+    write(&index, &meta, &mut bytes).unwrap();
+    let view = View::open(&bytes).unwrap();
+    assert_eq!(view.meta().sources, meta.sources, "in the order of the row ids");
+    assert_eq!(view.rows(), rows.iter().sum::<u64>());
+    // Row 7 of the third file is row 32 of all.
+    let hits = view.search(&data[32], &SearchOptions::new(1)).unwrap().hits;
+    assert_eq!(hits[0].row, RowId::new(rows[0] + rows[1] + 7));
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Processes that are killed at a random moment leave each sidecar old, new or absent, and no rubbish for long.
 //!
-//! `HNSW_KILLS` sets how many are killed in each test.
+//! `HNSW_KILLS` sets how many are killed in each of the five tests: two hundred in all, if nobody says.
 
 use std::path::Path;
 use std::time::Duration;
@@ -12,20 +12,23 @@ use rand::{Rng, SeedableRng};
 
 use crate::child::{ROWS, options, place, start};
 use crate::sample::{Home, identity, index, meta, names, temp};
+#[cfg(feature = "datafusion")]
+use crate::table::run;
 
 fn kills() -> usize {
     std::env::var("HNSW_KILLS")
         .ok()
         .and_then(|text| text.parse().ok())
-        .unwrap_or(12)
+        .unwrap_or(40)
 }
 
-/// Kills workers in this role one after the other, and looks at what each leaves.
-async fn kill_many(role: &str, dir: &Path, after: impl AsyncFn()) {
+/// Kills workers in this role one after the other, each so many milliseconds after it began at the latest, and looks at
+/// what each leaves.
+async fn kill_many(role: &str, dir: &Path, within: u64, after: impl AsyncFn()) {
     let mut random = StdRng::seed_from_u64(7);
     for _ in 0..kills() {
         let mut child = start(role, dir);
-        tokio::time::sleep(Duration::from_micros(random.random_range(0..30_000))).await;
+        tokio::time::sleep(Duration::from_micros(random.random_range(0..within * 1000))).await;
         child.kill().expect("ours"); // SIGKILL
         child.wait().expect("ours");
         after().await;
@@ -52,7 +55,7 @@ async fn found(dir: &Path, remote: bool) -> Option<usize> {
 async fn a_killed_publish_leaves_the_old_sidecar_or_the_new_one() {
     let dir = temp();
     let seen = std::sync::Mutex::new(Vec::new());
-    kill_many("publish", dir.path(), async || {
+    kill_many("publish", dir.path(), 30, async || {
         let rows = found(dir.path(), false).await;
         seen.lock().expect("no panic").push(rows);
     })
@@ -84,7 +87,7 @@ async fn a_killed_publish_leaves_the_old_sidecar_or_the_new_one() {
 #[tokio::test]
 async fn a_killed_removal_leaves_a_whole_sidecar_or_none() {
     let dir = temp();
-    kill_many("publish and remove", dir.path(), async || {
+    kill_many("publish and remove", dir.path(), 30, async || {
         found(dir.path(), false).await;
     })
     .await;
@@ -98,7 +101,7 @@ async fn a_killed_removal_leaves_a_whole_sidecar_or_none() {
 #[tokio::test]
 async fn a_killed_remote_publish_leaves_the_old_sidecar_or_the_new_one() {
     let dir = temp();
-    kill_many("remote publish", dir.path(), async || {
+    kill_many("remote publish", dir.path(), 30, async || {
         found(dir.path(), true).await;
     })
     .await;
@@ -118,7 +121,7 @@ async fn a_killed_cache_fill_is_finished_by_the_next() {
         )
         .await
         .expect("published");
-    kill_many("remote fill", dir.path(), async || {
+    kill_many("remote fill", dir.path(), 30, async || {
         assert_eq!(found(dir.path(), true).await, Some(ROWS[1]));
         let left: Vec<_> = names(dir.path().join("cache/sidecars-1"))
             .into_iter()
@@ -127,6 +130,45 @@ async fn a_killed_cache_fill_is_finished_by_the_next() {
         assert_eq!(left, [""; 0], "a fill by the same name takes the leftover over");
     })
     .await;
+}
+
+#[cfg(feature = "datafusion")]
+#[tokio::test]
+async fn a_killed_create_index_or_drop_index_leaves_every_query_right() {
+    let table = crate::table::Table::local();
+    for file in 0..3 {
+        let rows = file * 1000..file * 1000 + 100;
+        table
+            .put(&format!("{file}.parquet"), crate::table::parquet(rows))
+            .await;
+    }
+    let file = table.path("0.parquet");
+    let dir = file.parent().expect("a directory");
+    let seen = std::sync::Mutex::new(std::collections::BTreeMap::<String, usize>::new());
+    kill_many("sql create and drop", dir, 150, async || {
+        // Compares with DataFusion's own answer.
+        let how = table.answers().await;
+        let whole = |files: &str| {
+            ["indexed", "no_sidecar"]
+                .iter()
+                .any(|state| files.ends_with(state))
+        };
+        assert!(how.split(", ").all(whole), "{how}");
+        *seen.lock().expect("no panic").entry(how).or_default() += 1;
+    })
+    .await;
+    let seen = seen.into_inner().expect("no panic");
+    println!("how the queries were answered: {seen:?}");
+    assert!(kills() < 40 || seen.len() > 1, "{seen:?}");
+    // What is left behind goes with the next statements.
+    table.create_index().await;
+    assert_eq!(table.answers().await, "3 indexed");
+    run(&table.session().await, "DROP INDEX i ON t").await;
+    let left: Vec<_> = names(dir)
+        .into_iter()
+        .filter(|name| !name.ends_with(".parquet"))
+        .collect();
+    assert_eq!(left, [""; 0]);
 }
 
 #[tokio::test]

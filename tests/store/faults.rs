@@ -1,116 +1,33 @@
-//! A store that fails after N operations, for every N.
+//! A store that fails after N operations, for every N; and how many it is asked for at once.
 
-use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use async_trait::async_trait;
 use datafusion_hnsw::hnsw::VectorMetric::Cosine;
 use datafusion_hnsw::sidecar::{Location, SidecarStore, StoreError};
-use futures::stream::{self, BoxStream, StreamExt};
+use futures::FutureExt;
 use object_store::memory::InMemory;
-use object_store::path::Path;
-use object_store::{
-    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
-    PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
-};
 
 use crate::conformance::{code, look, publish};
-use crate::sample::{Home, identity, index, meta};
+use crate::sample::{Home, identity, index, meta, names, temp};
+use crate::wrapped::{Call, Fate, Wrapped};
 
-/// Works for so many operations, then fails at each.
-#[derive(Debug)]
-struct Failing {
-    inner: Arc<InMemory>,
-    left: AtomicUsize,
-    /// Whether the operation that fails is done all the same, as when only the answer is lost.
-    done: bool,
-}
-
-impl Failing {
-    fn fails(&self) -> bool {
-        self.left
-            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1))
-            .is_err()
-    }
-
-    fn error<T>() -> Result<T> {
-        Err(object_store::Error::Generic {
-            store: "failing",
-            source: "it failed".into(),
-        })
-    }
-}
-
-impl fmt::Display for Failing {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("failing")
-    }
-}
-
-#[async_trait]
-impl ObjectStore for Failing {
-    async fn put_opts(&self, location: &Path, payload: PutPayload, opts: PutOptions) -> Result<PutResult> {
-        if self.fails() {
-            if self.done {
-                self.inner.put_opts(location, payload, opts).await?;
-            }
-            return Self::error();
-        }
-        self.inner.put_opts(location, payload, opts).await
-    }
-
-    async fn put_multipart_opts(
-        &self,
-        location: &Path,
-        opts: PutMultipartOptions,
-    ) -> Result<Box<dyn MultipartUpload>> {
-        if self.fails() {
-            Self::error()
-        } else {
-            self.inner.put_multipart_opts(location, opts).await
-        }
-    }
-
-    async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
-        if self.fails() {
-            Self::error()
-        } else {
-            self.inner.get_opts(location, options).await
-        }
-    }
-
-    fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
-        if self.fails() && !self.done {
-            return stream::once(async { Self::error() }).boxed();
-        }
-        self.inner.delete_stream(locations)
-    }
-
-    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-        if self.fails() {
-            stream::once(async { Self::error() }).boxed()
-        } else {
-            self.inner.list(prefix)
-        }
-    }
-
-    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
-        if self.fails() {
-            Self::error()
-        } else {
-            self.inner.list_with_delimiter(prefix).await
-        }
-    }
-
-    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
-        if self.fails() {
-            Self::error()
-        } else {
-            self.inner.copy_opts(from, to, options).await
-        }
-    }
+/// Works for so many operations, then fails at each; those that it fails at are done all the same if `done` says so,
+/// as when only the answer is lost.
+fn failing(inner: &Arc<InMemory>, operations: usize, done: bool) -> (Arc<Wrapped>, Arc<AtomicUsize>) {
+    let left = Arc::new(AtomicUsize::new(operations));
+    let count = Arc::clone(&left);
+    let door = move |_| {
+        let works = count.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
+        let fate = match (works, done) {
+            (Ok(_), _) => Fate::Done,
+            (Err(_), true) => Fate::Lost,
+            (Err(_), false) => Fate::Failed,
+        };
+        async move { fate }.boxed()
+    };
+    (Wrapped::new(Arc::clone(inner) as _, door), left)
 }
 
 #[tokio::test]
@@ -122,12 +39,8 @@ async fn a_publish_that_fails_at_any_operation_leaves_the_old_sidecar_or_the_new
             let home = Home::remote("memory", "s3://bucket", Arc::clone(&memory) as _);
             let good = (home.place)("t.parquet");
             publish(&home.store(), &good, Cosine, 5).await;
-            let failing = Failing {
-                inner: Arc::clone(&memory),
-                left: AtomicUsize::new(operations),
-                done,
-            };
-            let bad = Location::remote(Arc::new(failing), "s3://bucket", good.parquet.clone());
+            let (failing, _) = failing(&memory, operations, done);
+            let bad = Location::remote(failing, "s3://bucket", good.parquet.clone());
             let published = home
                 .store()
                 .publish(&bad, index(Cosine, 9), meta("v", identity("t.parquet", 9)))
@@ -169,19 +82,15 @@ async fn a_lookup_that_fails_at_any_operation_says_unavailable_and_recovers() {
     publish(&home.store(), &good, Cosine, 300).await;
     let mut codes = Vec::new();
     for operations in 0..40 {
-        let failing = Arc::new(Failing {
-            inner: Arc::clone(&memory),
-            left: AtomicUsize::new(operations),
-            done: false,
-        });
-        let bad = Location::remote(Arc::clone(&failing) as _, "s3://bucket", good.parquet.clone());
+        let (failing, left) = failing(&memory, operations, false);
+        let bad = Location::remote(failing, "s3://bucket", good.parquet.clone());
         let home = Home::remote("memory", "s3://bucket", Arc::clone(&memory) as _);
         let mut options = home.options();
         options.timeout = Duration::from_secs(1);
         options.fetch_part = 8_000;
         let store = SidecarStore::new(options);
         codes.push(code(&look(&store, &bad, Cosine, 300).await));
-        failing.left.store(usize::MAX, Ordering::SeqCst);
+        left.store(usize::MAX, Ordering::SeqCst);
         assert_eq!(code(&look(&store, &bad, Cosine, 300).await), "fresh");
         if codes.last().is_some_and(|code| code == "fresh") {
             break;
@@ -199,7 +108,7 @@ async fn a_lookup_that_is_dropped_leaves_the_next_one_free() {
     let home = Home::remote("memory", "s3://bucket", Arc::clone(&memory) as _);
     let at = (home.place)("t.parquet");
     publish(&home.store(), &at, Cosine, 2000).await;
-    let cache = crate::sample::temp();
+    let cache = temp();
     let mut options = home.options();
     options.cache_dir = Some(cache.path().to_owned());
     let store = SidecarStore::new(options);
@@ -208,6 +117,73 @@ async fn a_lookup_that_is_dropped_leaves_the_next_one_free() {
         let _ = tokio::time::timeout(Duration::from_micros(micros), lookup).await;
     }
     assert_eq!(code(&look(&store, &at, Cosine, 2000).await), "fresh");
-    let left = crate::sample::names(cache.path().join("sidecars-1"));
+    let left = names(cache.path().join("sidecars-1"));
     assert_eq!(left.len(), 1, "{left:?}");
+}
+
+/// A store that takes its time, what it was asked for, and how much of that at once.
+fn slow(inner: Arc<InMemory>) -> (Arc<Wrapped>, Arc<Mutex<Vec<Call>>>, Arc<AtomicUsize>) {
+    let (calls, most) = (Arc::new(Mutex::new(Vec::new())), Arc::new(AtomicUsize::new(0)));
+    let under_way = Arc::new(AtomicUsize::new(0));
+    let (log, peak) = (Arc::clone(&calls), Arc::clone(&most));
+    let door = move |call| {
+        log.lock().expect("no panic").push(call);
+        let (peak, under_way) = (Arc::clone(&peak), Arc::clone(&under_way));
+        let wait = async move {
+            peak.fetch_max(under_way.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            under_way.fetch_sub(1, Ordering::SeqCst);
+            Fate::Done
+        };
+        wait.boxed()
+    };
+    (Wrapped::new(inner, door), calls, most)
+}
+
+#[tokio::test]
+async fn a_large_sidecar_is_fetched_in_ranges_side_by_side_and_once() {
+    let memory = Arc::new(InMemory::new());
+    let home = Home::remote("memory", "s3://bucket", Arc::clone(&memory) as _);
+    publish(&home.store(), &(home.place)("t.parquet"), Cosine, 2000).await;
+    let (slow, calls, most) = slow(memory);
+    let home = Home::remote("memory", "s3://bucket", slow);
+    let mut options = home.options();
+    (options.fetch_part, options.fetch_parallel) = (20_000, 5);
+    let store = SidecarStore::new(options);
+    let at = (home.place)("t.parquet");
+    let found = look(&store, &at, Cosine, 2000).await;
+    let bytes = found.fresh().expect("fresh").bytes();
+    assert_eq!(code(&look(&store, &at, Cosine, 2000).await), "fresh");
+    let calls = calls.lock().expect("no panic");
+    let parts = calls
+        .iter()
+        .filter(|call| matches!(call, Call::Get(_, true)))
+        .count();
+    assert_eq!(parts as u64, bytes.div_ceil(20_000), "{calls:?}");
+    assert!(
+        !calls.iter().any(|call| matches!(call, Call::Get(_, false))),
+        "{calls:?}"
+    );
+    assert_eq!(most.load(Ordering::SeqCst), 5);
+}
+
+#[tokio::test]
+async fn the_sidecars_of_many_files_are_fetched_side_by_side() {
+    let memory = Arc::new(InMemory::new());
+    let home = Home::remote("memory", "s3://bucket", Arc::clone(&memory) as _);
+    let writer = home.store();
+    for number in 0..24 {
+        publish(&writer, &(home.place)(&format!("{number}.parquet")), Cosine, 3).await;
+    }
+    let (slow, _, most) = slow(memory);
+    let home = Home::remote("memory", "s3://bucket", slow);
+    let mut options = home.options();
+    (options.lookup_parallel, options.fetch_part) = (6, 1 << 20);
+    options.listing_ttl = Duration::from_secs(60);
+    let files: Vec<_> = (0..24)
+        .map(|number| ((home.place)(&format!("{number}.parquet")), identity("f", 3)))
+        .collect();
+    let found = SidecarStore::new(options).lookup_all(&files, "v", Cosine).await;
+    assert!(found.iter().all(|lookup| lookup.fresh().is_some()), "{found:?}");
+    assert_eq!(most.load(Ordering::SeqCst), 6);
 }

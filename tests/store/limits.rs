@@ -12,7 +12,7 @@ use tokio::runtime::{Builder, Runtime};
 
 use crate::sample::{names, temp};
 use crate::server::{Fault, Request, S3};
-use crate::sql::{Table, parquet, run};
+use crate::table::{Table, parquet, run};
 
 const QUERY: &str = "array_distance(v, [0.1,0.2,0.3,0.4,0.5,0.4,0.3,0.2])";
 

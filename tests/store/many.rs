@@ -15,7 +15,7 @@ use rand::{Rng, SeedableRng};
 
 use crate::sample::{names, temp};
 use crate::server::{Fault, Request, S3};
-use crate::sql::{parquet, parquet_of, run};
+use crate::table::{parquet, parquet_of, run};
 
 const NEAR: &str = "array_distance(v, [0.1,0.2,0.3,0.4,0.5,0.4,0.3,0.2])";
 
@@ -230,7 +230,7 @@ fn a_build_that_was_killed_goes_on_where_it_was() {
         let path = dir.path().join(format!("{file:02}.parquet"));
         std::fs::write(path, parquet(file * 1000..file * 1000 + 400)).expect("room");
     }
-    let mut child = crate::child::start("create index", dir.path());
+    let mut child = crate::child::start("sql create", dir.path());
     let sidecars = || match std::fs::read_dir(dir.path().join("_hnsw")) {
         Ok(_) => names(dir.path().join("_hnsw"))
             .into_iter()

@@ -1,87 +1,46 @@
 //! Parquet files replaced or rewritten while a query runs: the answer is that of the file that was listed, or an error
 //! that says so; never a row of one file at the place of another's.
 
-use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use async_trait::async_trait;
 use datafusion::arrow::util::pretty::pretty_format_batches;
 use datafusion::physical_plan::collect;
 use datafusion::prelude::SessionContext;
 use datafusion_hnsw::HnswSessionExt as _;
-use futures::stream::BoxStream;
+use futures::FutureExt;
+use object_store::ObjectStoreExt;
 use object_store::memory::InMemory;
 use object_store::path::Path;
-use object_store::{
-    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, ObjectStoreExt,
-    PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
-};
 
 use crate::server::{Fault, Request, S3};
-use crate::sql::{Table, parquet, run};
+use crate::table::{Table, parquet, run};
+use crate::wrapped::{Call, Fate, Wrapped};
 
-/// Puts another object in the place of one just before its N-th GET.
-#[derive(Debug)]
-struct Replacing {
-    inner: Arc<InMemory>,
-    path: Path,
-    by: Vec<u8>,
-    /// GETs until then; none when nothing is to happen.
-    left: Mutex<Option<usize>>,
-}
-
-impl fmt::Display for Replacing {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("replacing")
-    }
-}
-
-#[async_trait]
-impl ObjectStore for Replacing {
-    async fn put_opts(&self, location: &Path, payload: PutPayload, opts: PutOptions) -> Result<PutResult> {
-        self.inner.put_opts(location, payload, opts).await
-    }
-
-    async fn put_multipart_opts(
-        &self,
-        location: &Path,
-        opts: PutMultipartOptions,
-    ) -> Result<Box<dyn MultipartUpload>> {
-        self.inner.put_multipart_opts(location, opts).await
-    }
-
-    async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
-        if *location == self.path && !options.head {
-            let now = {
-                let mut left = self.left.lock().expect("no panic");
-                let now = *left == Some(0);
-                *left = left.and_then(|left| left.checked_sub(1));
-                now
-            };
-            if now {
-                self.inner.put(location, self.by.clone().into()).await?;
-            }
+/// A store that puts another object in the place of `path` just before its N-th GET, and the GETs until then; none when
+/// nothing is to happen.
+fn replacing(path: &str, by: Vec<u8>) -> (Arc<Wrapped>, Arc<Mutex<Option<usize>>>) {
+    let (inner, path) = (Arc::new(InMemory::new()), Path::from(path));
+    let left = Arc::new(Mutex::new(None));
+    let (behind, count) = (Arc::clone(&inner), Arc::clone(&left));
+    let door = move |call| {
+        let mut now = false;
+        if matches!(call, Call::Get(asked, _) if asked == path) {
+            let mut left = count.lock().expect("no panic");
+            now = *left == Some(0);
+            *left = left.and_then(|left: usize| left.checked_sub(1));
         }
-        self.inner.get_opts(location, options).await
-    }
-
-    fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
-        self.inner.delete_stream(locations)
-    }
-
-    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-        self.inner.list(prefix)
-    }
-
-    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
-        self.inner.list_with_delimiter(prefix).await
-    }
-
-    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
-        self.inner.copy_opts(from, to, options).await
-    }
+        let (behind, path, by) = (Arc::clone(&behind), path.clone(), by.clone());
+        let replace = async move {
+            if now {
+                behind.put(&path, by.into()).await.expect("memory");
+            }
+            Fate::Done
+        };
+        replace.boxed()
+    };
+    (Wrapped::new(inner, door), left)
 }
 
 const NEAR: &str = "array_distance(v, [0.1,0.2,0.3,0.4,0.5,0.4,0.3,0.2])";
@@ -139,13 +98,8 @@ async fn a_file_replaced_before_any_read_of_a_query_gives_no_wrong_row() {
     for (mode, sql) in questions() {
         let mut told = 0;
         for gets in 0.. {
-            let store = Arc::new(Replacing {
-                inner: Arc::default(),
-                path: Path::from("t/a.parquet"),
-                by: reversed.clone(),
-                left: Mutex::new(None),
-            });
-            let table = Table::s3(Arc::clone(&store) as _);
+            let (store, left) = replacing("t/a.parquet", reversed.clone());
+            let table = Table::s3(store);
             table.put("a.parquet", original.clone()).await;
             table.create_index().await;
             let off = session(&table, "off").await;
@@ -155,11 +109,11 @@ async fn a_file_replaced_before_any_read_of_a_query_gives_no_wrong_row() {
             ask(&ctx, "SELECT count(*) FROM t")
                 .await
                 .expect("DataFusion answers");
-            *store.left.lock().expect("no panic") = Some(gets);
+            *left.lock().expect("no panic") = Some(gets);
             let answer = ask(&ctx, &sql).await;
             let when = format!("{mode}: {sql}, GET {gets}");
             told += usize::from(right_or_told(&answer, &truth, &when));
-            if store.left.lock().expect("no panic").is_some() {
+            if left.lock().expect("no panic").is_some() {
                 assert!(
                     gets > 0 && answer.is_ok(),
                     "the query read nothing after the replacement"

@@ -14,6 +14,10 @@ use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
+/// What the server wants to be shown.
+pub const ACCESS_KEY: &str = "ACCESS-KEY-OF-TESTS";
+pub const SECRET_KEY: &str = "SECRET-KEY-OF-TESTS";
+
 /// The server's program, built once for all tests of this process.
 static PROGRAM: LazyLock<PathBuf> = LazyLock::new(|| {
     let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/s3-server/Cargo.toml");
@@ -85,6 +89,7 @@ impl S3 {
         std::fs::create_dir(dir.path().join("bucket")).expect("a bucket");
         let mut child = Command::new(&*PROGRAM)
             .arg(dir.path())
+            .args([ACCESS_KEY, SECRET_KEY])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -134,6 +139,10 @@ impl S3 {
         std::fs::rename(fresh, place).expect("one directory");
     }
 
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     /// A client that talks to the server.
     pub fn client(&self) -> Arc<AmazonS3> {
         client(self.port, Duration::from_secs(20))
@@ -159,7 +168,7 @@ impl Drop for S3 {
 }
 
 /// `object_store`'s own S3 client, which gives up soon.
-fn client(port: u16, patience: Duration) -> Arc<AmazonS3> {
+pub fn client(port: u16, patience: Duration) -> Arc<AmazonS3> {
     let backoff = BackoffConfig {
         init_backoff: Duration::from_millis(5),
         max_backoff: Duration::from_millis(20),
@@ -178,8 +187,8 @@ fn client(port: u16, patience: Duration) -> Arc<AmazonS3> {
         .with_endpoint(format!("http://127.0.0.1:{port}"))
         .with_bucket_name("bucket")
         .with_region("us-east-1")
-        .with_access_key_id("test")
-        .with_secret_access_key("test")
+        .with_access_key_id(ACCESS_KEY)
+        .with_secret_access_key(SECRET_KEY)
         .with_retry(retry)
         .with_client_options(options)
         .build();

@@ -1,6 +1,6 @@
 //! Serves a directory as S3 on a free port of the loopback, until its standard input ends.
 //!
-//! Prints the port. The buckets are the subdirectories; the keys are `test` and `test`.
+//! Prints the port. The buckets are the subdirectories.
 
 use std::error::Error;
 
@@ -13,9 +13,11 @@ use tokio::net::TcpListener;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn Error>> {
-    let root = std::env::args().nth(1).ok_or("usage: s3-server DIRECTORY")?;
+    let [_, root, access, secret] = &std::env::args().collect::<Vec<_>>()[..] else {
+        return Err("usage: s3-server DIRECTORY ACCESS-KEY SECRET-KEY".into());
+    };
     let mut builder = S3ServiceBuilder::new(s3s_fs::FileSystem::new(root).map_err(|error| format!("{error:?}"))?);
-    builder.set_auth(SimpleAuth::from_single("test", "test"));
+    builder.set_auth(SimpleAuth::from_single(access.clone(), secret.clone()));
     let service = builder.build();
     let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
     println!("{}", listener.local_addr()?.port());
