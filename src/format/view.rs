@@ -11,7 +11,7 @@ use super::layout::{Header, Section};
 use super::meta::SidecarMeta;
 use super::puffin::{BLOB_CHECKSUM, Blob, Footer};
 use crate::hnsw::raw::{
-    CodeMetric, CodeRows, Codebook, Le32, Links, NodeRows, Parts, Vectors, as_floats, range, reachable,
+    Cells, CodeMetric, CodeRows, Codebook, Le32, Links, NodeRows, Parts, Vectors, as_floats, range, reachable,
     rows_of, search,
 };
 use crate::hnsw::{
@@ -63,8 +63,11 @@ impl<B: AsRef<[u8]>> View<B> {
         let header = Header::from_bytes(&file[header.start..header.start + header_length])?;
         let mut sections = std::array::from_fn(|_| 0..0);
         for (section, place) in Section::ALL.into_iter().zip(&mut sections) {
-            let blob = locate(&footer.blobs, section, end)?;
             let length = header.length(section)?;
+            if section == Section::Cells && length == 0 {
+                continue;
+            }
+            let blob = locate(&footer.blobs, section, end)?;
             if blob.len() < length {
                 return Err(FormatError::damaged(
                     section.name(),
@@ -134,6 +137,17 @@ impl<B: AsRef<[u8]>> View<B> {
                     },
                 )
             }),
+            cells: metric.filter(|_| header.cells > 0).map(|_| {
+                let (centres, starts) = self.cells();
+                Cells {
+                    centres: CodeRows {
+                        bytes: centres,
+                        stride: header.code_stride as usize,
+                    },
+                    starts,
+                    layers: header.levels.len(),
+                }
+            }),
             node_rows: NodeRows { rows, starts },
             row_slots: self.words(Section::Rows),
             vectors: Vectors {
@@ -145,6 +159,14 @@ impl<B: AsRef<[u8]>> View<B> {
             slots: header.slots,
             longest: header.longest,
         }
+    }
+
+    /// The codes of the cells' centres, and where the cells lie.
+    fn cells(&self) -> (&[u8], &[Le32]) {
+        let bytes = self.section(Section::Cells);
+        let centres = self.header.cells as usize * self.header.code_stride as usize;
+        let (centres, starts) = bytes.split_at(centres.min(bytes.len()));
+        (centres, starts.as_chunks().0)
     }
 
     /// The rows nearest to `query`.

@@ -5,6 +5,8 @@ use std::ops::ControlFlow;
 use rayon::prelude::*;
 
 use super::build::{self, Graph};
+use super::cells::OwnedCells;
+use super::cluster::cluster;
 use super::config::{BuildError, HnswConfig, MAX_DIM, MAX_ROWS, StoredVectors};
 use super::fold::Groups;
 use super::graph::{Le32, MAX_LEVELS, NO_SLOT, Vectors, vector_stride};
@@ -218,7 +220,7 @@ impl HnswBuilder {
         let by_row: Vec<u32> = groups.iter().map(|group| group[0].1).collect();
         let vectors = self.vectors(&by_row);
         let codes = self.encode(vectors, nodes);
-        let (numbered, levels) = self.number(&groups, vectors, codes.as_ref());
+        let (numbered, levels, cells) = self.number(&groups, vectors, codes.as_ref());
         let groups = groups.reordered(&numbered);
         let codes = codes.map(|codes| codes.reordered(&numbered));
         drop((numbered, by_row));
@@ -246,7 +248,7 @@ impl HnswBuilder {
             report(BuildPhase::Check, 0, u64::from(nodes))?;
             build::repair(&mut graph, &points, self.config.ef_construction);
         }
-        Ok(self.assemble(&groups, order, codes, graph))
+        Ok(self.assemble(&groups, order, codes, cells, graph))
     }
 
     fn vectors<'a>(&'a self, order: &'a [u32]) -> Vectors<'a> {
@@ -280,15 +282,18 @@ impl HnswBuilder {
         Groups::of_identical(linked, |place| &self.matrix[place as usize * stride..][..stride])
     }
 
-    /// The order of the nodes, and how many each layer has.
-    fn number(&self, groups: &Groups, vectors: Vectors<'_>, codes: Option<&Codes>) -> (Vec<u32>, Vec<u32>) {
+    /// The order of the nodes, how many each layer has, and their cells.
+    fn number(
+        &self,
+        groups: &Groups,
+        vectors: Vectors<'_>,
+        codes: Option<&Codes>,
+    ) -> (Vec<u32>, Vec<u32>, Option<OwnedCells>) {
         let nodes = u32::try_from(groups.len()).expect("as many as rows at most");
         let highest: Vec<usize> = groups
             .iter()
             .map(|group| draw_layer(self.config.seed, u64::from(group[0].0), self.config.m))
             .collect();
-        let mut numbered = order::by_locality(&self.points(vectors, codes), nodes);
-        numbered.sort_by_key(|&group| std::cmp::Reverse(highest[group as usize]));
         let mut levels: Vec<u32> = (0..MAX_LEVELS)
             .map(|layer| highest.iter().filter(|&&highest| highest >= layer).count())
             .map(|count| u32::try_from(count).expect("as many as rows at most"))
@@ -297,7 +302,15 @@ impl HnswBuilder {
         if levels.is_empty() {
             levels.push(0);
         }
-        (numbered, levels)
+        let points = self.points(vectors, codes);
+        let mut clusters = codes.and_then(|codes| cluster(codes.rows(), nodes));
+        let mut numbered = match (&mut clusters, codes) {
+            (Some(clusters), Some(codes)) => order::by_cells(&points, clusters, codes.stride),
+            _ => order::by_locality(&points, nodes),
+        };
+        numbered.sort_by_key(|&group| std::cmp::Reverse(highest[group as usize]));
+        let cells = clusters.map(|clusters| OwnedCells::new(clusters, &numbered, &levels));
+        (numbered, levels, cells)
     }
 
     /// The vector of a node as the codes see it: of length 1 under cosine.
@@ -333,7 +346,14 @@ impl HnswBuilder {
         Some(Codes { book, stride, bytes })
     }
 
-    fn assemble(mut self, groups: &Groups, order: Vec<u32>, codes: Option<Codes>, graph: Graph) -> HnswIndex {
+    fn assemble(
+        mut self,
+        groups: &Groups,
+        order: Vec<u32>,
+        codes: Option<Codes>,
+        cells: Option<OwnedCells>,
+        graph: Graph,
+    ) -> HnswIndex {
         let row_count = self.rows.last().map_or(0, |&(row, ..)| row as usize + 1);
         let mut row_slots = vec![NO_SLOT.to_le_bytes(); row_count];
         let mut node_rows: Vec<Le32> = Vec::new();
@@ -370,6 +390,7 @@ impl HnswBuilder {
             config: self.config,
             graph,
             codes,
+            cells,
             node_rows,
             starts,
             row_slots,

@@ -9,10 +9,13 @@
 //!
 //! If no more rows are allowed than candidates would be kept, each of them is looked at: the answer is exact.
 
-use super::graph::{Damaged, Parts};
-use super::query::{Decide, Notes, Query, SearchError, SearchOptions, SearchOutcome, Walk, walk, with_space};
+use super::graph::Parts;
+use super::cells::{Ordered, Plan, admits};
+use super::decide::Decide;
+use super::query::{Notes, Query, SearchError, SearchOptions, SearchOutcome, walk};
 use super::rowset::RowSet;
-use super::search::{Candidate, Scratch, Space};
+use super::search::{Candidate, Scratch, Space, search_among};
+use super::spaces::{CodeSpace, Walk, with_space};
 use crate::id::RowId;
 
 /// How to search among allowed rows.
@@ -26,6 +29,8 @@ pub enum FilterWay {
     Exact,
     /// Compare the codes of all allowed rows.
     Codes,
+    /// Compare the codes of the allowed rows that are in the cells nearest to the query.
+    Cells,
     /// Walk the graph.
     Graph,
 }
@@ -83,7 +88,7 @@ pub(crate) fn search(
             walk(parts, query, width(parts, count, ef), notes)?;
             let mut found = Vec::with_capacity(ef);
             for candidate in notes.scratch.pool.candidates() {
-                if admits(parts, allowed, candidate.node())? {
+                if admits(parts, allowed, candidate.node()) {
                     found.push(*candidate);
                 }
             }
@@ -93,7 +98,21 @@ pub(crate) fn search(
                 return Ok(decide.finish(&notes.scratch, false));
             }
         }
-        FilterWay::Codes => {}
+        FilterWay::Codes | FilterWay::Cells => {}
+    }
+    if way != FilterWay::Codes && let Some(cells) = parts.cells {
+        let Notes { scratch, code } = notes;
+        let ordered = Ordered { parts, cells, allowed };
+        let found = with_space(parts, query, code, |space| match space {
+            Walk::Codes(space) => Some(by_cells(parts, space, &ordered, options, scratch)),
+            Walk::Floats(_) => None,
+        });
+        if let Some(found) = found {
+            found?;
+            let mut decide = Decide::new(parts, query, options);
+            decide.candidates(scratch.pool.candidates(), Some(allowed))?;
+            return Ok(decide.finish(scratch, false));
+        }
     }
     let Notes { scratch, code } = notes;
     with_space(parts, query, code, |space| match space {
@@ -105,12 +124,36 @@ pub(crate) fn search(
     Ok(decide.finish(scratch, false))
 }
 
-/// Whether one of a node's rows is allowed.
-fn admits(parts: &Parts<'_>, allowed: &RowSet, node: u32) -> Result<bool, Damaged> {
-    let rows = parts.node_rows.of(node)?;
-    Ok(rows
-        .iter()
-        .any(|&row| allowed.contains(RowId::new(u64::from(u32::from_le_bytes(row))))))
+fn number(name: &str, otherwise: f64) -> f64 {
+    std::env::var(name).ok().and_then(|t| t.parse().ok()).unwrap_or(otherwise)
+}
+
+fn by_cells(
+    parts: &Parts<'_>,
+    space: &CodeSpace<'_>,
+    ordered: &Ordered<'_>,
+    options: &SearchOptions<'_>,
+    scratch: &mut Scratch,
+) -> Result<(), SearchError> {
+    let allowed = ordered.allowed;
+    let share = allowed.count() as f64 / parts.row_count().max(1) as f64;
+    let nearby = ordered.share_nearby(space, scratch)?;
+    let elsewhere = nearby < share * 0.5;
+    let walks = share >= number("WALK", 0.15);
+    let ef = options.ef.max(options.k);
+    let patience = ef as f64 * match (walks, elsewhere) {
+        (true, false) => number("P1", 6.0),
+        (true, true) => number("P2", 25.0),
+        (false, false) => number("P3", 25.0),
+        (false, true) => number("P4", 40.0),
+    };
+    let wide = (ef as f64 * if elsewhere { number("E2", 4.0) } else { number("E1", 1.0) }) as usize;
+    let plan = Plan { k: options.k, ef: wide, patience: patience as usize };
+    let all = ordered.search(space, plan, scratch)?;
+    if !all && (walks || elsewhere) {
+        search_among(parts.links, space, 0, |node| admits(parts, allowed, node), scratch)?;
+    }
+    Ok(())
 }
 
 /// The nodes of the allowed rows, in the order of the rows. A node comes as often as it has allowed rows.

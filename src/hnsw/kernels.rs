@@ -177,6 +177,21 @@ pub(crate) fn unmet(isa: Isa, slots: &[Le32], met: &[u32], count: u32, out: &mut
     }
 }
 
+/// Writes `first + i` to `out` for each of `rows` whose bit is set in `words`: the nodes that a filter lets in.
+/// Gives how many.
+///
+/// # Panics
+///
+/// If `out` has fewer places than rows, rounded up to a multiple of 16.
+#[inline(always)]
+pub(crate) fn admitted(isa: Isa, rows: &[Le32], words: &[u64], first: u32, out: &mut [u32]) -> usize {
+    match isa {
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 => simd::avx512_admitted(rows, words, first, out),
+        _ => portable::admitted(rows, words, first, out),
+    }
+}
+
 /// Asks the caches for the lines of `bytes`.
 #[inline]
 pub(crate) fn prefetch(bytes: &[u8]) {
@@ -232,6 +247,18 @@ pub(crate) mod portable {
             found += usize::from(met[(id / 32) as usize] >> (id % 32) & 1 == 0);
         }
         (found, damaged)
+    }
+
+    #[inline(always)]
+    pub(crate) fn admitted(rows: &[Le32], words: &[u64], first: u32, out: &mut [u32]) -> usize {
+        let mut found = 0;
+        for (&row, node) in rows.iter().zip(first..) {
+            let row = u32::from_le_bytes(row);
+            let word = words.get((row / 64) as usize).copied().unwrap_or(0);
+            out[found] = node;
+            found += usize::from(word >> (row % 64) & 1 == 1);
+        }
+        found
     }
 
     pub(crate) fn code_keys(
@@ -365,6 +392,25 @@ mod tests {
                         "{isa:?}, {length} slots, {used} used"
                     );
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn every_kernel_lets_in_the_same_nodes() {
+        let words: Vec<u64> = (0..10).map(mix).collect();
+        for length in 0..=80 {
+            let rows: Vec<Le32> = (0..length as u64)
+                .map(|i| u32::to_le_bytes((mix(length as u64 ^ mix(i)) % 700) as u32))
+                .chain([u32::MAX.to_le_bytes()])
+                .collect();
+            let run = |isa| {
+                let mut out = vec![0; rows.len().next_multiple_of(16)];
+                let found = admitted(isa, &rows, &words, 7, &mut out);
+                out[..found].to_vec()
+            };
+            for isa in Isa::available() {
+                assert_eq!(run(isa), run(Isa::Portable), "{isa:?}, {length} rows");
             }
         }
     }

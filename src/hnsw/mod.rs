@@ -5,7 +5,10 @@
 
 mod build;
 mod builder;
+mod cells;
+mod cluster;
 mod config;
+mod decide;
 pub mod exact;
 mod filter;
 mod fold;
@@ -22,6 +25,7 @@ pub(crate) mod range;
 mod rowset;
 mod search;
 mod select;
+mod spaces;
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 mod simd;
 
@@ -40,6 +44,7 @@ pub use rowset::RowSet;
 /// What the `format` room reads and writes.
 pub(crate) mod raw {
     pub(crate) use super::build::reachable;
+    pub(crate) use super::cells::Cells;
     pub(crate) use super::graph::{Le32, Links, MAX_LEVELS, NodeRows, Parts, Vectors, vector_stride};
     pub(crate) use super::index::rows_of;
     pub(crate) use super::kernels::{CodeMetric, CodeRows, as_floats};

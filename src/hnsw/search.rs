@@ -1,5 +1,6 @@
 //! The one search loop, and the notes it keeps.
 
+use super::cells::Nearest;
 use super::graph::{Damaged, Links};
 use super::kernels::{self, Isa};
 pub(crate) use super::pool::{Candidate, Pool};
@@ -59,6 +60,8 @@ pub(crate) struct Scratch {
     pub(crate) visited: Visited,
     pub(crate) pool: Pool,
     pub(crate) fresh: Vec<u32>,
+    pub(crate) arrived: Vec<u32>,
+    pub(crate) nearest: Nearest,
     pub(crate) keys: Vec<u32>,
     entries: Vec<Candidate>,
     pub(crate) nodes_visited: u64,
@@ -89,11 +92,26 @@ pub(crate) fn search_layer(
     layer: usize,
     scratch: &mut Scratch,
 ) -> Result<(), Damaged> {
+    search_among(links, space, layer, |_| true, scratch)
+}
+
+/// [`search_layer`] over those nodes alone that `admits` lets in; the others are not gone through.
+///
+/// # Errors
+///
+/// If a list names a node that the layer does not have.
+pub(crate) fn search_among(
+    links: Links<'_>,
+    space: &impl Space,
+    layer: usize,
+    admits: impl Fn(u32) -> bool,
+    scratch: &mut Scratch,
+) -> Result<(), Damaged> {
     let isa = Isa::best();
     kernels::with_instructions(
         isa,
         #[inline(always)]
-        || walk_layer(isa, links, space, layer, scratch),
+        || walk_layer(isa, links, space, layer, admits, scratch),
     )
 }
 
@@ -103,6 +121,7 @@ fn walk_layer(
     links: Links<'_>,
     space: &impl Space,
     layer: usize,
+    admits: impl Fn(u32) -> bool,
     scratch: &mut Scratch,
 ) -> Result<(), Damaged> {
     let count = links.levels.get(layer).copied().unwrap_or(0);
@@ -120,10 +139,8 @@ fn walk_layer(
     let (mut hops, mut distances, mut damaged) = (0, 0, false);
     let together = (LINES / space.bytes().div_ceil(64)).clamp(1, TOGETHER);
     let most = together * (2 * links.m).next_multiple_of(16);
-    if keys.len() < most {
-        fresh.resize(most, 0);
-        keys.resize(most, 0);
-    }
+    fresh.resize(fresh.len().max(most), 0);
+    keys.resize(keys.len().max(most), 0);
     loop {
         let mut met = 0;
         let mut taken = 0;
@@ -140,7 +157,7 @@ fn walk_layer(
                 let id = fresh[at];
                 fresh[met] = id;
                 // A damaged list may name a node twice.
-                met += usize::from(visited.insert(id));
+                met += usize::from(visited.insert(id) & admits(id));
             }
         }
         if taken == 0 {
