@@ -151,5 +151,8 @@ fn time(queries: &[&[f32]], index: &MappedIndex, options: &SearchOptions<'_>) ->
         (_, true) => "walk",
         _ => "scan",
     };
-    (spent / (passes * u32::try_from(queries.len()).expect("few queries")), took)
+    (
+        spent / (passes * u32::try_from(queries.len()).expect("few queries")),
+        took,
+    )
 }

@@ -11,8 +11,8 @@ use super::layout::{Header, Section};
 use super::meta::SidecarMeta;
 use super::puffin::{BLOB_CHECKSUM, Blob, Footer};
 use crate::hnsw::raw::{
-    Cells, CodeMetric, CodeRows, Codebook, Le32, Links, NodeRows, Parts, Vectors, as_floats, range, reachable,
-    rows_of, search,
+    Cells, CodeMetric, CodeRows, Codebook, Le32, Links, NodeRows, Parts, Vectors, as_floats, range,
+    reachable, rows_of, search,
 };
 use crate::hnsw::{
     HnswConfig, HnswIndex, RowSet, SearchError, SearchOptions, SearchOutcome, StoredVectors, VectorMetric,
@@ -373,6 +373,9 @@ impl<B: AsRef<[u8]>> View<B> {
                     return damaged(Section::Nodes, "a node and a row disagree");
                 }
             }
+        }
+        if parts.cells.is_some_and(|cells| !cells.cover(parts.links.levels)) {
+            return damaged(Section::Cells, "a node has no cell, or several");
         }
         for which in 0..3 {
             let list = self.list(which);

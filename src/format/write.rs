@@ -105,10 +105,9 @@ fn header_of(index: &HnswIndex) -> Header {
         code_scale: index.codes.as_ref().map_or(0.0, |codes| codes.book.scale),
         longest: index.longest,
         levels: index.graph.levels.clone(),
-        cells: index
-            .cells
-            .as_ref()
-            .map_or(0, |cells| small(cells.starts.len() / index.graph.levels.len() - 1)),
+        cells: index.cells.as_ref().map_or(0, |cells| {
+            small(cells.starts.len() / index.graph.levels.len() - 1)
+        }),
     }
 }
 

@@ -5,6 +5,7 @@ use std::ops::Range;
 use super::cluster::Clusters;
 use super::graph::{Damaged, Le32, Parts};
 use super::kernels::{self, CodeRows, Isa};
+use super::query::{SearchError, Stop};
 use super::rowset::RowSet;
 use super::search::{Candidate, Scratch, Space};
 use super::spaces::CodeSpace;
@@ -59,6 +60,21 @@ impl Cells<'_> {
         self.centres.bytes.len() / self.centres.stride
     }
 
+    /// Whether every node lies in one cell, given how many each layer has.
+    pub(crate) fn cover(&self, levels: &[u32]) -> bool {
+        (0..self.layers).all(|layer| {
+            let begin = levels.get(layer + 1).copied().unwrap_or(0);
+            let mut end = begin;
+            let follows = (0..self.count()).all(|cell| {
+                let nodes = self.nodes(cell, layer);
+                let follows = nodes.start == end && nodes.end >= end;
+                end = nodes.end;
+                follows
+            });
+            follows && levels.get(layer) == Some(&end)
+        })
+    }
+
     /// The nodes of a cell whose highest layer this is.
     fn nodes(&self, cell: usize, layer: usize) -> Range<u32> {
         let start = |cell| u32::from_le_bytes(self.starts[cell * self.layers + layer]);
@@ -69,8 +85,6 @@ impl Cells<'_> {
 /// Cells that are put in order at first, and how many times as many each time that they did not suffice.
 const FIRST: usize = 64;
 const MORE: usize = 4;
-/// The nearest cells, which tell how many rows are allowed where the query is.
-const NEAREST: usize = 32;
 /// Codes that are on their way from memory while others are compared.
 const BATCH: usize = 24;
 
@@ -92,8 +106,11 @@ impl Nearest {
         keys.resize(ids.len(), 0);
         centres.keys(&ids, keys);
         self.cells.clear();
-        self.cells
-            .extend(keys.iter().zip(ids).map(|(&key, id)| u64::from(key) << 32 | u64::from(id)));
+        self.cells.extend(
+            keys.iter()
+                .zip(ids)
+                .map(|(&key, id)| u64::from(key) << 32 | u64::from(id)),
+        );
         self.sorted = 0;
     }
 
@@ -120,28 +137,32 @@ pub(crate) fn admits(parts: &Parts<'_>, allowed: &RowSet, node: u32) -> bool {
     if parts.node_rows.starts.is_empty() {
         return parts.node_rows.rows.get(node as usize).is_none_or(contains);
     }
-    parts.node_rows.of(node).map_or(true, |rows| rows.iter().any(contains))
+    parts
+        .node_rows
+        .of(node)
+        .map_or(true, |rows| rows.iter().any(contains))
 }
 
 /// How to look into cells.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Plan {
+pub(crate) struct Plan<'s> {
     /// Rows wanted.
     pub(crate) k: usize,
     /// Candidates kept.
     pub(crate) ef: usize,
     /// Allowed nodes compared, after the last that was among the `k` nearest, before the search ends.
     pub(crate) patience: usize,
+    pub(crate) stop: Stop<'s>,
 }
 
-/// The cells of an index as one query sees them.
-pub(crate) struct Ordered<'a> {
+/// The cells of an index, and the rows that are looked for in them.
+pub(crate) struct AllowedCells<'a> {
     pub(crate) parts: &'a Parts<'a>,
     pub(crate) cells: Cells<'a>,
     pub(crate) allowed: &'a RowSet,
 }
 
-impl Ordered<'_> {
+impl AllowedCells<'_> {
     /// Puts the allowed nodes of a cell behind `found`. Gives how many nodes the cell has.
     #[inline(always)]
     fn allowed_of(&self, isa: Isa, cell: usize, found: &mut Vec<u32>) -> Result<usize, Damaged> {
@@ -153,7 +174,11 @@ impl Ordered<'_> {
                 continue;
             }
             let at = found.len();
-            let rows = self.parts.node_rows.rows.get(nodes.start as usize..nodes.end as usize);
+            let rows = self
+                .parts
+                .node_rows
+                .rows
+                .get(nodes.start as usize..nodes.end as usize);
             let rows = rows
                 .filter(|_| nodes.end <= self.parts.node_count())
                 .ok_or(Damaged { section: "cells" })?;
@@ -170,30 +195,22 @@ impl Ordered<'_> {
         Ok(seen)
     }
 
-    /// The share of allowed nodes in the cells nearest to the query.
-    pub(crate) fn share_nearby(&self, space: &CodeSpace<'_>, scratch: &mut Scratch) -> Result<f64, Damaged> {
-        let Scratch { nearest, keys, fresh, .. } = scratch;
-        nearest.fill(&self.cells, space, keys);
-        scratch.distances += self.cells.count() as u64;
-        fresh.clear();
-        let mut seen = 0;
-        for place in 0..NEAREST {
-            let Some(cell) = nearest.get(place) else { break };
-            seen += self.allowed_of(space.isa, cell, fresh)?;
-        }
-        Ok(fresh.len() as f64 / seen.max(1) as f64)
-    }
-
     /// Leaves the nearest allowed nodes of the nearest cells in the pool. True if these were all cells.
     pub(crate) fn search(
         &self,
         space: &CodeSpace<'_>,
-        plan: Plan,
+        plan: Plan<'_>,
         scratch: &mut Scratch,
-    ) -> Result<bool, Damaged> {
+    ) -> Result<bool, SearchError> {
         let Scratch {
-            pool, keys, nearest, fresh: arriving, arrived, ..
+            pool,
+            keys,
+            nearest,
+            fresh: arriving,
+            arrived,
+            ..
         } = scratch;
+        nearest.fill(&self.cells, space, keys);
         pool.reset(plan.ef.max(plan.k));
         let (mut compared, mut improved, mut place) = (0, 0, 0);
         arriving.clear();
@@ -222,11 +239,12 @@ impl Ordered<'_> {
                     pool.push(new);
                 }
             }
-            let done = last && arriving.is_empty();
-            if done || compared >= improved + plan.patience && pool.candidates().len() >= plan.k {
-                scratch.distances += compared as u64;
-                return Ok(done);
+            let all = last && arriving.is_empty();
+            if all || compared >= improved + plan.patience && pool.candidates().len() >= plan.k {
+                scratch.distances += (self.cells.count() + compared) as u64;
+                return Ok(all);
             }
+            plan.stop.check()?;
             std::mem::swap(arriving, arrived);
             arriving.clear();
         }

@@ -42,7 +42,10 @@ pub(crate) fn cluster(codes: CodeRows<'_>, count: u32) -> Option<Clusters> {
     let tops = Centres::lloyd(codes, &sample, groups as usize);
 
     let nodes: Vec<u32> = (0..count).collect();
-    let group_of: Vec<u32> = nodes.par_iter().map(|&node| tops.nearest(codes.row(node))).collect();
+    let group_of: Vec<u32> = nodes
+        .par_iter()
+        .map(|&node| tops.nearest(codes.row(node)))
+        .collect();
     let mut members = vec![Vec::new(); groups as usize];
     for (&group, node) in group_of.iter().zip(0..) {
         members[group as usize].push(node);
@@ -127,7 +130,9 @@ impl Centres {
     }
 
     fn keys_of(&self, code: &[u8], range: std::ops::Range<usize>) -> Vec<(u32, u32)> {
-        let ids: Vec<u32> = range.map(|id| u32::try_from(id).expect("fewer than nodes")).collect();
+        let ids: Vec<u32> = range
+            .map(|id| u32::try_from(id).expect("fewer than nodes"))
+            .collect();
         let mut keys = vec![0; ids.len()];
         let rows = CodeRows {
             bytes: &self.bytes,

@@ -6,7 +6,9 @@ use super::config::StoredVectors;
 use super::graph::{Damaged, Parts};
 use super::kernels::{self, Isa};
 use super::quantize::Codebook;
-use super::query::{Hit, Query, SearchOptions, SearchOutcome, SearchStats, distance_error};
+use super::query::{
+    Hit, Query, SearchError, SearchOptions, SearchOutcome, SearchStats, Stop, distance_error,
+};
 use super::rowset::RowSet;
 use super::search::{Candidate, Scratch};
 use super::spaces::ordered_bits;
@@ -24,6 +26,7 @@ pub(crate) struct Decide<'p, 'q> {
     isa: Isa,
     k: usize,
     slack: bool,
+    stop: Stop<'q>,
     hits: Vec<Hit>,
     reranked: u64,
     /// The query's code and its scale, when distances are estimated from codes.
@@ -31,7 +34,7 @@ pub(crate) struct Decide<'p, 'q> {
 }
 
 impl<'p, 'q> Decide<'p, 'q> {
-    pub(crate) fn new(parts: &'p Parts<'p>, query: &'q Query<'q>, options: &SearchOptions<'_>) -> Self {
+    pub(crate) fn new(parts: &'p Parts<'p>, query: &'q Query<'q>, options: &SearchOptions<'q>) -> Self {
         let estimate = match parts.codes {
             Some((codebook, codes)) if parts.vectors.stored == StoredVectors::None => {
                 let mut code = vec![0; codes.stride];
@@ -51,6 +54,7 @@ impl<'p, 'q> Decide<'p, 'q> {
             isa: Isa::best(),
             k: options.k,
             slack: options.slack,
+            stop: Stop(options.stop),
             hits: Vec::new(),
             reranked: 0,
             estimate,
@@ -100,7 +104,7 @@ impl<'p, 'q> Decide<'p, 'q> {
         &mut self,
         candidates: &[Candidate],
         allowed: Option<&RowSet>,
-    ) -> Result<(), Damaged> {
+    ) -> Result<(), SearchError> {
         let patience = PATIENCE + self.k / 4;
         let ahead = |decide: &Self, place: usize| {
             if let Some(candidate) = candidates.get(place) {
@@ -112,6 +116,9 @@ impl<'p, 'q> Decide<'p, 'q> {
         let (mut best, mut futile) = (BinaryHeap::with_capacity(self.k + 1), 0);
         for (place, candidate) in candidates.iter().enumerate() {
             ahead(self, place + AHEAD);
+            if place.is_multiple_of(1024) {
+                self.stop.check()?;
+            }
             let before = self.hits.len();
             let distance = self.distance(candidate.node());
             self.rows_at(candidate.node(), distance, allowed)?;

@@ -181,14 +181,18 @@ impl HnswIndex {
                     },
                 )
             }),
-            cells: self.codes.as_ref().zip(self.cells.as_ref()).map(|(codes, cells)| Cells {
-                centres: CodeRows {
-                    bytes: &cells.centres,
-                    stride: codes.stride,
-                },
-                starts: &cells.starts,
-                layers: self.graph.levels.len(),
-            }),
+            cells: self
+                .codes
+                .as_ref()
+                .zip(self.cells.as_ref())
+                .map(|(codes, cells)| Cells {
+                    centres: CodeRows {
+                        bytes: &cells.centres,
+                        stride: codes.stride,
+                    },
+                    starts: &cells.starts,
+                    layers: self.graph.levels.len(),
+                }),
             node_rows: NodeRows {
                 rows: &self.node_rows,
                 starts: &self.starts,

@@ -25,9 +25,9 @@ pub(crate) mod range;
 mod rowset;
 mod search;
 mod select;
-mod spaces;
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 mod simd;
+mod spaces;
 
 pub use builder::{BuildPhase, BuildProgress, HnswBuilder};
 pub use config::{

@@ -46,7 +46,9 @@ pub(crate) fn by_cells(points: &Points<'_>, clusters: &mut Clusters, stride: usi
             continue;
         }
         centres.extend_from_slice(&clusters.centres[cell as usize * stride..][..stride]);
-        members.iter().for_each(|&point| clusters.of[point as usize] = rank);
+        members
+            .iter()
+            .for_each(|&point| clusters.of[point as usize] = rank);
         rank += 1;
         halve(points, &mut members);
         ids.extend(members);

@@ -1,6 +1,7 @@
 //! What a search is asked, and the steps of answering it.
 
 use std::cell::RefCell;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::config::DEFAULT_EF_SEARCH;
 use super::decide::Decide;
@@ -37,6 +38,8 @@ pub struct SearchOptions<'a> {
     pub slack: bool,
     /// How to search when `allowed` is given.
     pub way: FilterWay,
+    /// Set by the caller, perhaps in another thread, to end the search with [`SearchError::Interrupted`].
+    pub stop: Option<&'a AtomicBool>,
 }
 
 impl<'a> SearchOptions<'a> {
@@ -48,6 +51,7 @@ impl<'a> SearchOptions<'a> {
             allowed: None,
             slack: false,
             way: FilterWay::Auto,
+            stop: None,
         }
     }
 
@@ -70,6 +74,16 @@ impl<'a> SearchOptions<'a> {
     #[must_use]
     pub fn way(self, way: FilterWay) -> Self {
         Self { way, ..self }
+    }
+
+    /// Ends the search with [`SearchError::Interrupted`] soon after this is set: a few thousand distances
+    /// are computed in between at most.
+    #[must_use]
+    pub fn stop(self, stop: &'a AtomicBool) -> Self {
+        Self {
+            stop: Some(stop),
+            ..self
+        }
     }
 
     /// Also returns the rows that rounding may have put behind the k-th.
@@ -119,9 +133,27 @@ pub enum SearchError {
     /// The cosine distance from a zero vector (or one too short for 32-bit arithmetic) is undefined.
     #[error("the query is a zero vector, whose cosine distance is undefined")]
     ZeroQuery,
+    /// The caller asked to stop, through [`SearchOptions::stop`].
+    #[error("the search was interrupted")]
+    Interrupted,
     /// The bytes of the index contradict themselves.
     #[error(transparent)]
     Damaged(#[from] Damaged),
+}
+
+/// The caller's wish to end a search, if there is a way to say it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Stop<'a>(pub(crate) Option<&'a AtomicBool>);
+
+impl Stop<'_> {
+    /// An error if the search is to end.
+    #[inline(always)]
+    pub(crate) fn check(self) -> Result<(), SearchError> {
+        match self.0 {
+            Some(stop) if stop.load(Ordering::Relaxed) => Err(SearchError::Interrupted),
+            _ => Ok(()),
+        }
+    }
 }
 
 /// The longest vector, and the shortest under cosine, that f32 sums of squares can hold with room to
@@ -256,11 +288,14 @@ fn unfiltered(
     if ef >= parts.node_count() as usize {
         let mut decide = Decide::new(parts, query, options);
         for node in 0..parts.node_count() {
+            if node.is_multiple_of(1024) {
+                Stop(options.stop).check()?;
+            }
             decide.node(node, None)?;
         }
         return Ok(decide.finish(&notes.scratch, true));
     }
-    walk(parts, query, ef, notes)?;
+    walk(parts, query, ef, Stop(options.stop), notes)?;
     let mut decide = Decide::new(parts, query, options);
     decide.candidates(notes.scratch.pool.candidates(), None)?;
     Ok(decide.finish(&notes.scratch, false))
@@ -271,17 +306,17 @@ pub(crate) fn walk(
     parts: &Parts<'_>,
     query: &Query<'_>,
     ef: usize,
+    stop: Stop<'_>,
     notes: &mut Notes,
 ) -> Result<(), SearchError> {
     with_space(parts, query, &mut notes.code, |space| match space {
         Walk::Codes(space) => {
-            descend(parts.links, space, 0, ef, &mut notes.scratch)?;
-            search_layer(parts.links, space, 0, &mut notes.scratch)
+            descend(parts.links, space, 0, ef, stop, &mut notes.scratch)?;
+            search_layer(parts.links, space, 0, stop, &mut notes.scratch)
         }
         Walk::Floats(space) => {
-            descend(parts.links, space, 0, ef, &mut notes.scratch)?;
-            search_layer(parts.links, space, 0, &mut notes.scratch)
+            descend(parts.links, space, 0, ef, stop, &mut notes.scratch)?;
+            search_layer(parts.links, space, 0, stop, &mut notes.scratch)
         }
-    })?;
-    Ok(())
+    })
 }

@@ -166,7 +166,10 @@ fn avx512_admitted_inner(rows: &[Le32], words: &[u64], first: u32, out: &mut [u3
                 words.as_ptr().cast(),
             )
         };
-        let bits = _mm512_sllv_epi32(_mm512_set1_epi32(1), _mm512_and_si512(rows, _mm512_set1_epi32(31)));
+        let bits = _mm512_sllv_epi32(
+            _mm512_set1_epi32(1),
+            _mm512_and_si512(rows, _mm512_set1_epi32(31)),
+        );
         let set = _mm512_mask_test_epi32_mask(valid, words, bits);
         // SAFETY: `found` is at most the number of rows before these, so 16 places follow, as asserted.
         unsafe {

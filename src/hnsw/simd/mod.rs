@@ -48,8 +48,11 @@ pub(crate) fn prefetch(bytes: &[u8]) {
     let mut at = 0;
     while at < bytes.len() {
         // SAFETY: a prefetch reads nothing that the program can see, and SSE is always there.
-        unsafe { std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(bytes.as_ptr().wrapping_add(at).cast()) };
+        unsafe {
+            std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(
+                bytes.as_ptr().wrapping_add(at).cast(),
+            )
+        };
         at += 64;
     }
 }
-
