@@ -1,7 +1,7 @@
 //! Every offset and length of the format, computed in one place.
 
 use crate::hnsw::raw::{MAX_LEVELS, vector_stride};
-use crate::hnsw::{M_RANGE, MAX_DIM, MAX_ROWS, StoredVectors, VectorMetric};
+use crate::hnsw::{M_RANGE, MAX_CODE_DIM, MAX_DIM, MAX_ROWS, StoredVectors, VectorMetric};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::FormatError;
@@ -235,6 +235,10 @@ impl Header {
                 "more listed rows than rows",
             ),
             (self.code_kind <= 2, "unknown kind of codes"),
+            (
+                self.code_kind == 0 || self.dim as usize <= MAX_CODE_DIM,
+                "codes of too many numbers",
+            ),
             (
                 self.code_kind == 0
                     || (self.code_stride >= self.dim && self.code_stride <= self.dim + self.dim / 4 + 64),

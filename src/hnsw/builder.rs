@@ -7,7 +7,7 @@ use rayon::prelude::*;
 use super::build::{self, Graph};
 use super::cells::OwnedCells;
 use super::cluster::cluster;
-use super::config::{BuildError, HnswConfig, MAX_DIM, MAX_ROWS, StoredVectors};
+use super::config::{BuildError, HnswConfig, MAX_CODE_DIM, MAX_DIM, MAX_ROWS, StoredVectors};
 use super::fold::Groups;
 use super::graph::{Le32, MAX_LEVELS, NO_SLOT, Vectors, vector_stride};
 use super::index::{Codes, HnswIndex};
@@ -184,12 +184,17 @@ impl HnswBuilder {
         progress: &(dyn Fn(BuildProgress) -> ControlFlow<()> + Sync),
     ) -> Result<HnswIndex, BuildError> {
         self.config.check()?;
-        if !(1..=MAX_DIM).contains(&self.dim) {
+        let most = if self.config.stored == StoredVectors::None {
+            MAX_CODE_DIM
+        } else {
+            MAX_DIM
+        };
+        if !(1..=most).contains(&self.dim) {
             return Err(BuildError::OutOfRange {
                 setting: "dimension",
                 value: self.dim,
                 least: 1,
-                most: MAX_DIM,
+                most,
             });
         }
         let pool = rayon::ThreadPoolBuilder::new()
@@ -325,7 +330,8 @@ impl HnswBuilder {
 
     /// The codes of the nodes, if the walk is to use codes.
     fn encode(&self, vectors: Vectors<'_>, nodes: u32) -> Option<Codes> {
-        if self.dim < quantize::LEAST_DIM && self.config.stored != StoredVectors::None {
+        let useful = (quantize::LEAST_DIM..=MAX_CODE_DIM).contains(&self.dim);
+        if !useful && self.config.stored != StoredVectors::None {
             return None;
         }
         let read = |node: u32, out: &mut [f32]| self.directed(vectors, node, out);

@@ -417,7 +417,7 @@ mod tests {
 
     #[test]
     fn code_kernels_do_not_overflow_at_the_longest_dimension() {
-        let dim = crate::hnsw::MAX_DIM;
+        let dim = crate::hnsw::MAX_CODE_DIM;
         for (a, b) in [(0, 255), (255, 255), (0, 0), (1, 254)] {
             for metric in [CodeMetric::Squared, CodeMetric::Dot] {
                 let plain = keys(Isa::Portable, metric, &vec![a; dim], &vec![b; dim]);

@@ -32,7 +32,7 @@ mod spaces;
 pub use builder::{BuildPhase, BuildProgress, HnswBuilder};
 pub use config::{
     BuildError, DEFAULT_EF_CONSTRUCTION, DEFAULT_EF_SEARCH, DEFAULT_M, DEFAULT_SEED, EF_CONSTRUCTION_RANGE,
-    HnswConfig, M_RANGE, MAX_DIM, MAX_ROWS, StoredVectors,
+    HnswConfig, M_RANGE, MAX_CODE_DIM, MAX_DIM, MAX_ROWS, StoredVectors,
 };
 pub use filter::FilterWay;
 pub use graph::Damaged;

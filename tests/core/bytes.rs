@@ -1,7 +1,7 @@
 //! What the bytes promise.
 
 use datafusion_hnsw::format::{FormatError, HnswSerializer, SidecarMeta, SourceIdentity, View, write};
-use datafusion_hnsw::hnsw::{HnswConfig, RowSet, SearchOptions, VectorMetric};
+use datafusion_hnsw::hnsw::{FilterWay, HnswConfig, RowSet, SearchOptions, VectorMetric};
 use datafusion_hnsw::id::RowId;
 
 use proptest::prelude::*;
@@ -13,10 +13,13 @@ pub(crate) fn try_everything(bytes: &[u8]) {
     let Ok(view) = View::open(bytes) else { return };
     let query = vec![0.25; view.dim().min(100_000)];
     let allowed = RowSet::all(view.rows().min(1 << 20));
+    let some: RowSet = (0..view.rows().min(1 << 20)).step_by(3).map(RowId::new).collect();
     for options in [
         SearchOptions::new(3),
         SearchOptions::new(3).ef(usize::MAX),
         SearchOptions::new(3).allowed(&allowed),
+        SearchOptions::new(3).allowed(&some).way(FilterWay::Cells),
+        SearchOptions::new(3).allowed(&some).way(FilterWay::Codes),
         SearchOptions::new(3).ef(5).slack(),
     ] {
         let _ = view.search(&query, &options);
