@@ -52,6 +52,7 @@
 mod layout;
 mod meta;
 mod puffin;
+mod verify;
 mod view;
 mod write;
 

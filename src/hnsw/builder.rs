@@ -9,45 +9,21 @@ use super::cells::OwnedCells;
 use super::cluster::cluster;
 use super::config::{BuildError, HnswConfig, MAX_CODE_DIM, MAX_DIM, MAX_ROWS, StoredVectors};
 use super::fold::Groups;
-use super::graph::{Le32, MAX_LEVELS, NO_SLOT, Vectors, vector_stride};
+use super::graph::{MAX_LEVELS, NO_SLOT, Vectors};
 use super::index::{Codes, HnswIndex};
 use super::kernels::CodeRows;
 use super::levels::{draw_layer, mix};
 use super::metric::VectorMetric;
 use super::order;
+use super::progress::{BuildPhase, BuildProgress};
 use super::quantize::{self, Codebook};
 use super::query::{LENGTHS, vector_length};
 use super::select::Points;
 use crate::id::RowId;
 
-/// How far a build is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BuildProgress {
-    /// What is being done.
-    pub phase: BuildPhase,
-    /// Nodes done in this phase.
-    pub done: u64,
-    /// Nodes in all.
-    pub total: u64,
-}
-
-/// The parts of a build; nearly all of its time goes into [`Link`](Self::Link).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum BuildPhase {
-    /// Folding identical vectors and numbering the nodes.
-    Arrange,
-    /// Encoding the vectors.
-    Encode,
-    /// Inserting the nodes into the graph.
-    Link,
-    /// Checking that every node can be reached.
-    Check,
-}
-
 /// Where a row of the source ends up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+pub(super) enum Kind {
     /// In the graph.
     Linked,
     /// NULL.
@@ -73,13 +49,13 @@ enum Kind {
 /// ```
 #[derive(Clone, Debug)]
 pub struct HnswBuilder {
-    dim: usize,
-    metric: VectorMetric,
-    config: HnswConfig,
+    pub(super) dim: usize,
+    pub(super) metric: VectorMetric,
+    pub(super) config: HnswConfig,
     /// The rows in the order of insertion, and where each one's vector lies in the matrix.
-    rows: Vec<(u32, Kind, u32)>,
+    pub(super) rows: Vec<(u32, Kind, u32)>,
     /// Vectors one after the other, little-endian.
-    matrix: Vec<u8>,
+    pub(super) matrix: Vec<u8>,
     vectors: u32,
 }
 
@@ -351,106 +327,6 @@ impl HnswBuilder {
         );
         Some(Codes { book, stride, bytes })
     }
-
-    fn assemble(
-        mut self,
-        groups: &Groups,
-        order: Vec<u32>,
-        codes: Option<Codes>,
-        cells: Option<OwnedCells>,
-        graph: Graph,
-    ) -> HnswIndex {
-        let row_count = self.rows.last().map_or(0, |&(row, ..)| row as usize + 1);
-        let mut row_slots = vec![NO_SLOT.to_le_bytes(); row_count];
-        let mut node_rows: Vec<Le32> = Vec::new();
-        let mut starts: Vec<Le32> = Vec::new();
-        let small = |n: usize| u32::try_from(n).expect("as many as rows at most");
-        for (node, group) in groups.iter().enumerate() {
-            starts.push(small(node_rows.len()).to_le_bytes());
-            for &(row, _) in group {
-                row_slots[row as usize] = small(node).to_le_bytes();
-                node_rows.push(row.to_le_bytes());
-            }
-        }
-        starts.push(small(node_rows.len()).to_le_bytes());
-        if node_rows.len() == groups.len() {
-            starts.clear();
-        }
-        let list = |wanted: Kind| -> Vec<Le32> {
-            let of_kind = self.rows.iter().filter(|(_, kind, _)| *kind == wanted);
-            of_kind.map(|(row, ..)| row.to_le_bytes()).collect()
-        };
-        let (nulls, zeros, unlinked) = (list(Kind::Null), list(Kind::Zero), list(Kind::Unlinked));
-        let with_vector = self
-            .rows
-            .iter()
-            .filter(|(_, kind, _)| matches!(kind, Kind::Zero | Kind::Unlinked));
-        for (extra, &(row, ..)) in with_vector.enumerate() {
-            row_slots[row as usize] = small(groups.len() + extra).to_le_bytes();
-        }
-        let longest = self.longest(groups);
-        let (matrix, order) = self.store(order);
-        HnswIndex {
-            metric: self.metric,
-            dim: self.dim,
-            config: self.config,
-            graph,
-            codes,
-            cells,
-            node_rows,
-            starts,
-            row_slots,
-            nulls,
-            zeros,
-            unlinked,
-            order,
-            matrix,
-            longest,
-        }
-    }
-
-    /// The length of the longest linked vector, rounded up.
-    fn longest(&self, groups: &Groups) -> f32 {
-        let stride = 4 * self.dim;
-        let longest = (0..groups.len())
-            .into_par_iter()
-            .map(|node| {
-                let bytes = &self.matrix[groups.get(node)[0].1 as usize * stride..][..stride];
-                let squares = bytes
-                    .as_chunks::<4>()
-                    .0
-                    .iter()
-                    .map(|&x| f64::from(f32::from_le_bytes(x)).powi(2));
-                squares.sum::<f64>().sqrt()
-            })
-            .reduce(|| 0.0, f64::max);
-        #[expect(clippy::cast_possible_truncation, reason = "rounded, within the range of f32")]
-        let longest = longest as f32;
-        longest.next_up()
-    }
-
-    /// The vectors as they will be kept.
-    fn store(&mut self, order: Vec<u32>) -> (Vec<u8>, Vec<u32>) {
-        match self.config.stored {
-            StoredVectors::F32 => (std::mem::take(&mut self.matrix), order),
-            StoredVectors::F16 => {
-                let mut halves =
-                    Vec::with_capacity(order.len() * vector_stride(StoredVectors::F16, self.dim));
-                for &place in &order {
-                    let row = &self.matrix[place as usize * 4 * self.dim..][..4 * self.dim];
-                    halves.extend(
-                        row.as_chunks::<4>()
-                            .0
-                            .iter()
-                            .flat_map(|&x| half::f16::from_f32(f32::from_le_bytes(x)).to_le_bytes()),
-                    );
-                }
-                let order = (0..u32::try_from(order.len()).expect("as many as rows at most")).collect();
-                (halves, order)
-            }
-            StoredVectors::None => (Vec::new(), order),
-        }
-    }
 }
 
 /// The order of insertion: layer by layer from the top, shuffled within each.
@@ -476,14 +352,31 @@ fn small_row(row: RowId) -> Result<u32, BuildError> {
 }
 
 impl Codes {
-    /// The codes in another order.
-    fn reordered(self, order: &[u32]) -> Self {
-        let mut bytes = vec![0; self.bytes.len()];
-        bytes
-            .par_chunks_mut(self.stride)
-            .zip(order)
-            .for_each(|(code, &from)| code.copy_from_slice(self.rows().row(from)));
-        Self { bytes, ..self }
+    /// The codes in another order, moved in place: a second copy would be the peak of the build.
+    fn reordered(mut self, order: &[u32]) -> Self {
+        let stride = self.stride;
+        let mut moved = vec![false; order.len()];
+        let mut first = vec![0; stride];
+        for start in 0..order.len() {
+            if moved[start] {
+                continue;
+            }
+            // Around the cycle that the order makes of this place.
+            first.copy_from_slice(&self.bytes[start * stride..][..stride]);
+            let mut to = start;
+            loop {
+                moved[to] = true;
+                let from = order[to] as usize;
+                if from == start {
+                    break;
+                }
+                self.bytes
+                    .copy_within(from * stride..(from + 1) * stride, to * stride);
+                to = from;
+            }
+            self.bytes[to * stride..][..stride].copy_from_slice(&first);
+        }
+        self
     }
 
     pub(crate) fn rows(&self) -> CodeRows<'_> {

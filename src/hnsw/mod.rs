@@ -3,6 +3,7 @@
 //! No I/O, no Arrow, no DataFusion. [`HnswBuilder`] takes vectors and gives an [`HnswIndex`]; the
 //! `format` room writes it and searches the written bytes with the same loop.
 
+mod assemble;
 mod build;
 mod builder;
 mod cells;
@@ -19,6 +20,7 @@ mod levels;
 mod metric;
 mod order;
 mod pool;
+mod progress;
 mod quantize;
 mod query;
 pub(crate) mod range;
@@ -29,7 +31,7 @@ mod select;
 mod simd;
 mod spaces;
 
-pub use builder::{BuildPhase, BuildProgress, HnswBuilder};
+pub use builder::HnswBuilder;
 pub use config::{
     BuildError, DEFAULT_EF_CONSTRUCTION, DEFAULT_EF_SEARCH, DEFAULT_M, DEFAULT_SEED, EF_CONSTRUCTION_RANGE,
     HnswConfig, M_RANGE, MAX_CODE_DIM, MAX_DIM, MAX_ROWS, StoredVectors,
@@ -38,6 +40,7 @@ pub use filter::FilterWay;
 pub use graph::Damaged;
 pub use index::HnswIndex;
 pub use metric::{UnknownMetric, VectorMetric};
+pub use progress::{BuildPhase, BuildProgress};
 pub use query::{Hit, SearchError, SearchOptions, SearchOutcome, SearchStats, distance_error};
 pub use rowset::RowSet;
 
