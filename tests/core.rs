@@ -5,6 +5,8 @@
     reason = "a test that panics has failed"
 )]
 
+#[path = "core/build.rs"]
+mod build;
 #[path = "core/bytes.rs"]
 mod bytes;
 #[path = "core/common.rs"]

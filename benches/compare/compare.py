@@ -44,10 +44,15 @@ def truth(base, queries, metric):
     return flat.search(queries, K)[1]
 
 
-def hnswlib_index(base, metric, threads):
+def hnswlib_index(base, metric, threads, kept):
     index = hnswlib.Index(space=metric, dim=base.shape[1])
-    index.init_index(len(base), ef_construction=EF_CONSTRUCTION, M=M, random_seed=42)
-    index.add_items(base, num_threads=threads)
+    if kept and kept.exists():
+        index.load_index(str(kept))
+    else:
+        index.init_index(len(base), ef_construction=EF_CONSTRUCTION, M=M, random_seed=42)
+        index.add_items(base, num_threads=threads)
+        if kept:
+            index.save_index(str(kept))
 
     def search(queries, ef):
         index.set_ef(ef)
@@ -56,7 +61,7 @@ def hnswlib_index(base, metric, threads):
     return search
 
 
-def faiss_index(base, metric, threads):
+def faiss_index(base, metric, threads, _):
     faiss.omp_set_num_threads(threads)
     if metric == "cosine":
         base = base / np.linalg.norm(base, axis=1)[:, None]
@@ -73,7 +78,7 @@ def faiss_index(base, metric, threads):
     return search
 
 
-def usearch_index(base, metric, threads):
+def usearch_index(base, metric, threads, _):
     kind = {"cosine": "cos", "l2": "l2sq", "ip": "ip"}[metric]
     index = Index(ndim=base.shape[1], metric=kind, dtype="f32", connectivity=M, expansion_add=EF_CONSTRUCTION)
     index.add(np.arange(len(base)), base, threads=threads)
@@ -153,6 +158,7 @@ def main():
     parser.add_argument("sets", nargs="+")
     parser.add_argument("--engines", default="ours,hnswlib,faiss,usearch")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--keep", action="store_true", help="keep hnswlib's index, and take the one that was kept")
     parser.add_argument("--plots", type=pathlib.Path, default=DATA, help="folder of the curves' SVG files")
     args = parser.parse_args()
     others = {"hnswlib": hnswlib_index, "faiss": faiss_index, "usearch": usearch_index}
@@ -167,7 +173,7 @@ def main():
                 wall, cpu, points = ours(name)
             else:
                 begin, cpu = time.time(), time.process_time()
-                search = others[engine](base, metric, args.threads)
+                search = others[engine](base, metric, args.threads, DATA / f"{name}.hnswlib" if args.keep else None)
                 wall, cpu = time.time() - begin, time.process_time() - cpu
                 points = curve(search, queries, expected)
             show = lambda speed: "not reached" if speed is None else f"{speed:,.0f}"

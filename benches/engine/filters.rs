@@ -10,7 +10,8 @@ use datafusion_hnsw::loader::MappedIndex;
 use crate::data::Set;
 use crate::measure::{K, cpu_time};
 
-const SHARES: [f64; 10] = [0.5, 0.2, 0.1, 0.05, 0.03, 0.02, 0.01, 0.005, 0.002, 0.001];
+/// The shares, unless `HNSW_BENCH_SHARES` lists others.
+const SHARES: &str = "0.5,0.2,0.1,0.05,0.03,0.02,0.01,0.005,0.002,0.001";
 const QUERIES: usize = 60;
 
 /// Prints a table for filters that have nothing to do with the query, that keep what is near it, and
@@ -47,15 +48,29 @@ pub(crate) fn run(set: &Set, index: &MappedIndex, ef: usize) {
         "filtered search, ef {ef}; unfiltered {:.1} us",
         unfiltered.as_secs_f64() * 1e6
     );
-    println!(
-        "filter          share   exact us  codes us  graph us  recall   auto us  recall   takes   / unfiltered"
-    );
+    let all = [
+        ("exact", FilterWay::Exact),
+        ("codes", FilterWay::Codes),
+        ("cells", FilterWay::Cells),
+        ("graph", FilterWay::Graph),
+        ("auto", FilterWay::Auto),
+    ];
+    let wanted = std::env::var("HNSW_BENCH_WAYS").unwrap_or_default();
+    let ways: Vec<_> = all
+        .into_iter()
+        .filter(|(label, _)| wanted.is_empty() || wanted.contains(label))
+        .collect();
+    print!("filter          share");
+    for (label, _) in &ways {
+        print!("  {label:>5} us  recall");
+    }
+    println!("  took  / unfiltered");
     for (name, queries) in [
         ("independent", &spread[..]),
         ("correlated", near),
         ("anti-correlated", far),
     ] {
-        for share in SHARES {
+        for share in shares() {
             let mut allowed = RowSet::new(rows);
             let wanted = (rows as f64 * share) as usize;
             if name == "independent" {
@@ -74,38 +89,50 @@ pub(crate) fn run(set: &Set, index: &MappedIndex, ef: usize) {
                     .for_each(|&row| allowed.insert(row));
             }
             let options = SearchOptions::new(K).ef(ef).allowed(&allowed);
-            let (scan, truth, _) = time(queries, index, &options.way(FilterWay::Exact));
-            let (codes, ..) = time(queries, index, &options.way(FilterWay::Codes));
-            let (graph, found, _) = time(queries, index, &options.way(FilterWay::Graph));
-            let (auto, chosen, took) = time(queries, index, &options);
-            let recall = |found: &[Vec<RowId>]| {
-                let hits = found
-                    .iter()
-                    .zip(&truth)
-                    .map(|(f, t)| t.iter().filter(|row| f.contains(row)).count());
-                hits.sum::<usize>() as f64 / truth.iter().map(Vec::len).sum::<usize>() as f64
-            };
-            println!(
-                "{name:15} {share:5.3}  {:8.1}  {:8.1}  {:8.1}  {:.4}  {:8.1}  {:.4}   {}   {:.1}",
-                scan.as_secs_f64() * 1e6,
-                codes.as_secs_f64() * 1e6,
-                graph.as_secs_f64() * 1e6,
-                recall(&found),
-                auto.as_secs_f64() * 1e6,
-                recall(&chosen),
-                took,
-                auto.as_secs_f64() / unfiltered.as_secs_f64()
-            );
+            let truth = answers(queries, index, &options.way(FilterWay::Exact));
+            print!("{name:15} {share:5.3}");
+            for (label, way) in &ways {
+                // A walk through hardly any allowed rows takes for ever.
+                if *way == FilterWay::Graph && share < 0.01 {
+                    print!("                -       -");
+                    continue;
+                }
+                let options = options.way(*way);
+                let (took, kind) = time(queries, index, &options);
+                let recall = recall(&answers(queries, index, &options), &truth);
+                print!("  {:8.1}  {recall:.4}", took.as_secs_f64() * 1e6);
+                if *label == "auto" {
+                    print!("  {kind}  {:.1}", took.as_secs_f64() / unfiltered.as_secs_f64());
+                }
+            }
+            println!();
         }
     }
 }
 
-/// CPU time of a query, the rows found, and how most of them were.
-fn time(
-    queries: &[&[f32]],
-    index: &MappedIndex,
-    options: &SearchOptions<'_>,
-) -> (Duration, Vec<Vec<RowId>>, &'static str) {
+fn shares() -> Vec<f64> {
+    let list = std::env::var("HNSW_BENCH_SHARES").unwrap_or_else(|_| SHARES.to_owned());
+    list.split(',').filter_map(|share| share.parse().ok()).collect()
+}
+
+fn recall(found: &[Vec<RowId>], truth: &[Vec<RowId>]) -> f64 {
+    let hits = found
+        .iter()
+        .zip(truth)
+        .map(|(f, t)| t.iter().filter(|row| f.contains(row)).count());
+    hits.sum::<usize>() as f64 / truth.iter().map(Vec::len).sum::<usize>() as f64
+}
+
+fn answers(queries: &[&[f32]], index: &MappedIndex, options: &SearchOptions<'_>) -> Vec<Vec<RowId>> {
+    let search = |query: &&[f32]| index.search(query, options).expect("a proper query").hits;
+    queries
+        .iter()
+        .map(|query| search(query).iter().map(|hit| hit.row).collect())
+        .collect()
+}
+
+/// CPU time of a query, and how most of them were answered.
+fn time(queries: &[&[f32]], index: &MappedIndex, options: &SearchOptions<'_>) -> (Duration, &'static str) {
     let search = |query: &[f32]| index.search(query, options).expect("a proper query");
     let outcomes: Vec<_> = queries.iter().map(|query| search(query)).collect();
     let walks = outcomes
@@ -113,10 +140,6 @@ fn time(
         .filter(|outcome| outcome.stats.nodes_visited > 0)
         .count();
     let exact = outcomes.iter().all(|outcome| outcome.stats.exact);
-    let found = outcomes
-        .iter()
-        .map(|outcome| outcome.hits.iter().map(|hit| hit.row).collect())
-        .collect();
     let (begin, cpu, mut passes) = (Instant::now(), cpu_time(), 0);
     while begin.elapsed() < Duration::from_millis(150) {
         queries.iter().for_each(|query| drop(black_box(search(query))));
@@ -125,12 +148,11 @@ fn time(
     let spent = cpu_time().saturating_sub(cpu);
     let took = match (exact, walks * 2 > outcomes.len()) {
         (true, _) => "exact",
-        (_, true) => "graph",
-        _ => "codes",
+        (_, true) => "walk",
+        _ => "scan",
     };
     (
         spent / (passes * u32::try_from(queries.len()).expect("few queries")),
-        found,
         took,
     )
 }

@@ -1,7 +1,7 @@
 //! Every offset and length of the format, computed in one place.
 
 use crate::hnsw::raw::{MAX_LEVELS, vector_stride};
-use crate::hnsw::{M_RANGE, MAX_DIM, MAX_ROWS, StoredVectors, VectorMetric};
+use crate::hnsw::{M_RANGE, MAX_CODE_DIM, MAX_DIM, MAX_ROWS, StoredVectors, VectorMetric};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::FormatError;
@@ -24,6 +24,7 @@ pub(super) enum Section {
     Codes,
     Links,
     Upper,
+    Cells,
     Nodes,
     Rows,
     Lists,
@@ -31,11 +32,12 @@ pub(super) enum Section {
 }
 
 impl Section {
-    pub(super) const ALL: [Self; 8] = [
+    pub(super) const ALL: [Self; 9] = [
         Self::Header,
         Self::Codes,
         Self::Links,
         Self::Upper,
+        Self::Cells,
         Self::Nodes,
         Self::Rows,
         Self::Lists,
@@ -49,6 +51,7 @@ impl Section {
             Self::Codes => "codes",
             Self::Links => "links",
             Self::Upper => "upper",
+            Self::Cells => "cells",
             Self::Nodes => "nodes",
             Self::Rows => "rows",
             Self::Lists => "lists",
@@ -86,6 +89,8 @@ pub(super) struct Header {
     pub(super) longest: f32,
     /// Nodes in each layer.
     pub(super) levels: Vec<u32>,
+    /// Groups of near nodes; 0 if there are none, and in sidecars from before there were any.
+    pub(super) cells: u32,
 }
 
 impl Header {
@@ -126,6 +131,7 @@ impl Header {
         for layer in 0..MAX_LEVELS {
             out.extend(self.levels.get(layer).copied().unwrap_or(0).to_le_bytes());
         }
+        out.extend(self.cells.to_le_bytes());
         out.resize(CHECKSUM, 0);
         out.extend(xxh3_64(&out).to_le_bytes());
         out.try_into().expect("as long as a header")
@@ -170,6 +176,7 @@ impl Header {
             return Err(damaged("impossible number of layers"));
         }
         levels.truncate(layers);
+        let cells = fields.u32();
         let header = Self {
             metric,
             dim,
@@ -189,6 +196,7 @@ impl Header {
             code_scale,
             longest,
             levels,
+            cells,
         };
         header.check().map_err(damaged)?;
         Ok(header)
@@ -228,6 +236,10 @@ impl Header {
             ),
             (self.code_kind <= 2, "unknown kind of codes"),
             (
+                self.code_kind == 0 || self.dim as usize <= MAX_CODE_DIM,
+                "codes of too many numbers",
+            ),
+            (
                 self.code_kind == 0
                     || (self.code_stride >= self.dim && self.code_stride <= self.dim + self.dim / 4 + 64),
                 "impossible length of a code",
@@ -240,6 +252,10 @@ impl Header {
             (
                 self.code_kind != 0 || self.stored != StoredVectors::None || nodes == 0,
                 "nothing to walk over",
+            ),
+            (
+                self.cells == 0 || (self.code_kind != 0 && self.cells <= nodes),
+                "impossible number of cells",
             ),
             (
                 self.longest.is_finite() && self.longest >= 0.0,
@@ -268,6 +284,12 @@ impl Header {
             Section::Codes => (nodes, u64::from(self.code_stride)),
             Section::Links => (nodes, 8 * m),
             Section::Upper => (upper, 4 * m),
+            Section::Cells if self.cells == 0 => (0, 0),
+            Section::Cells => (
+                1,
+                u64::from(self.cells) * u64::from(self.code_stride)
+                    + (u64::from(self.cells) + 1) * 4 * self.levels.len() as u64,
+            ),
             Section::Nodes => (
                 u64::from(self.linked) + if self.shares_nodes() { nodes + 1 } else { 0 },
                 4,

@@ -10,6 +10,9 @@
 //!      320   datafusion-hnsw-codes-v1      nodes x code stride     8-bit codes, in the order of the nodes
 //!        .   datafusion-hnsw-links-v1      nodes x 2m x u32        neighbours at layer 0
 //!        .   datafusion-hnsw-upper-v1      per layer 1, 2, ..: nodes of that layer x m x u32
+//!        .   datafusion-hnsw-cells-v1      cells x code stride     codes of the cells' centres
+//!                                          (cells + 1) x layers x u32   where each begins; only if there
+//!                                                                  are cells
 //!        .   datafusion-hnsw-nodes-v1      linked x u32            rows of node 0, of node 1, ..
 //!                                          (nodes + 1) x u32       where each begins; only if some
 //!                                                                  node stands for several rows
@@ -22,6 +25,9 @@
 //! - *Nodes* are distinct vectors, numbered so that those of higher layers come first: layer `l` holds the
 //!   nodes `0 .. levels[l]`, so its lists need no index. Node 0 is the entry point. Within a layer,
 //!   neighbours in space are neighbours in number.
+//! - *Cells* are groups of near nodes, for filtered searches. The nodes of a cell whose highest layer is `l` are
+//!   those from `starts[cell][l]` up to `starts[cell + 1][l]`. Small indexes, those without codes, and sidecars
+//!   from before there were cells have none.
 //! - *Slots* are places in the vectors section: the nodes, then the zero and unlinked rows, ascending
 //!   by row.
 //! - A list of neighbours ends at its first `0xFFFFFFFF`, or when it is full.
@@ -42,7 +48,8 @@
 //!  32  seed                  u64           84  longest          f32   no linked vector is longer
 //!  40  rows                  u64           88  layers           u32
 //!  48  slots                 u32           92  levels           u32 x 32
-//!  52  linked rows           u32          220  zeros
+//!  52  linked rows           u32          220  cells            u32
+//!                                         224  zeros
 //!                                         248  xxh3-64 of the bytes before
 //! ```
 //!
@@ -52,6 +59,7 @@
 mod layout;
 mod meta;
 mod puffin;
+mod verify;
 mod view;
 mod write;
 

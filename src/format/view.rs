@@ -4,15 +4,13 @@ use std::borrow::Cow;
 use std::fmt;
 use std::ops::Range;
 
-use xxhash_rust::xxh3::xxh3_64;
-
 use super::FormatError;
 use super::layout::{Header, Section};
 use super::meta::SidecarMeta;
-use super::puffin::{BLOB_CHECKSUM, Blob, Footer};
+use super::puffin::{Blob, Footer};
 use crate::hnsw::raw::{
-    CodeMetric, CodeRows, Codebook, Le32, Links, NodeRows, Parts, Vectors, as_floats, range, reachable,
-    rows_of, search,
+    Cells, CodeMetric, CodeRows, Codebook, Le32, Links, NodeRows, Parts, Vectors, as_floats, range, rows_of,
+    search,
 };
 use crate::hnsw::{
     HnswConfig, HnswIndex, RowSet, SearchError, SearchOptions, SearchOutcome, StoredVectors, VectorMetric,
@@ -21,8 +19,8 @@ use crate::id::RowId;
 
 /// A sidecar, searched where its bytes are.
 pub struct View<B> {
-    bytes: B,
-    header: Header,
+    pub(super) bytes: B,
+    pub(super) header: Header,
     meta: SidecarMeta,
     /// Where each section's content lies, in the order of [`Section::ALL`].
     sections: [Range<usize>; Section::ALL.len()],
@@ -63,8 +61,11 @@ impl<B: AsRef<[u8]>> View<B> {
         let header = Header::from_bytes(&file[header.start..header.start + header_length])?;
         let mut sections = std::array::from_fn(|_| 0..0);
         for (section, place) in Section::ALL.into_iter().zip(&mut sections) {
-            let blob = locate(&footer.blobs, section, end)?;
             let length = header.length(section)?;
+            if section == Section::Cells && length == 0 {
+                continue;
+            }
+            let blob = locate(&footer.blobs, section, end)?;
             if blob.len() < length {
                 return Err(FormatError::damaged(
                     section.name(),
@@ -134,6 +135,17 @@ impl<B: AsRef<[u8]>> View<B> {
                     },
                 )
             }),
+            cells: metric.filter(|_| header.cells > 0).map(|_| {
+                let (centres, starts) = self.cells();
+                Cells {
+                    centres: CodeRows {
+                        bytes: centres,
+                        stride: header.code_stride as usize,
+                    },
+                    starts,
+                    layers: header.levels.len(),
+                }
+            }),
             node_rows: NodeRows { rows, starts },
             row_slots: self.words(Section::Rows),
             vectors: Vectors {
@@ -145,6 +157,14 @@ impl<B: AsRef<[u8]>> View<B> {
             slots: header.slots,
             longest: header.longest,
         }
+    }
+
+    /// The codes of the cells' centres, and where the cells lie.
+    fn cells(&self) -> (&[u8], &[Le32]) {
+        let bytes = self.section(Section::Cells);
+        let centres = self.header.cells as usize * self.header.code_stride as usize;
+        let (centres, starts) = bytes.split_at(centres.min(bytes.len()));
+        (centres, starts.as_chunks().0)
     }
 
     /// The rows nearest to `query`.
@@ -277,7 +297,7 @@ impl<B: AsRef<[u8]>> View<B> {
         rows_of(self.list(2))
     }
 
-    fn list(&self, which: usize) -> &[Le32] {
+    pub(super) fn list(&self, which: usize) -> &[Le32] {
         let counts = [self.header.nulls, self.header.zeros, self.header.unlinked].map(|count| count as usize);
         let begin: usize = counts[..which].iter().sum();
         self.words(Section::Lists)
@@ -296,71 +316,6 @@ impl<B: AsRef<[u8]>> View<B> {
     /// Bytes of the whole file.
     pub fn size(&self) -> usize {
         self.bytes.as_ref().len()
-    }
-
-    /// Checks everything: the checksum of every blob, every link and row number, and that layer 0 leads
-    /// from the entry point to every node. Reads the whole file.
-    ///
-    /// # Errors
-    ///
-    /// Names the first section that is not as it was written.
-    pub fn verify(&self) -> Result<(), FormatError> {
-        let file = self.bytes.as_ref();
-        let (footer, end) = Footer::from_file(file)?;
-        for blob in &footer.blobs {
-            let damaged = |reason| FormatError::damaged(section_name(&blob.r#type), reason);
-            let place = blob_place(blob, end).ok_or_else(|| damaged("outside of the file"))?;
-            let claimed = blob.properties.get(BLOB_CHECKSUM);
-            if claimed.is_some_and(|claimed| *claimed != format!("{:016x}", xxh3_64(&file[place]))) {
-                return Err(damaged("the checksum does not agree"));
-            }
-        }
-        self.verify_content()
-    }
-
-    fn verify_content(&self) -> Result<(), FormatError> {
-        let parts = self.parts();
-        let damaged = |section: Section, reason: &str| Err(FormatError::damaged(section.name(), reason));
-        for (layer, &count) in parts.links.levels.iter().enumerate() {
-            let section = if layer == 0 {
-                Section::Links
-            } else {
-                Section::Upper
-            };
-            for node in 0..count {
-                let mut list: Vec<u32> = parts.links.neighbours(node, layer).collect();
-                if list.iter().any(|&to| to >= count || to == node) {
-                    return damaged(section, "a link leads to itself or out of its layer");
-                }
-                list.sort_unstable();
-                if list.windows(2).any(|pair| pair[0] == pair[1]) {
-                    return damaged(section, "a link is there twice");
-                }
-            }
-        }
-        if !reachable(parts.links).into_iter().all(|reached| reached) {
-            return damaged(Section::Links, "a node cannot be reached");
-        }
-        for node in 0..parts.node_count() {
-            let rows = parts
-                .node_rows
-                .of(node)
-                .map_err(|_| FormatError::damaged("nodes", "has a gap"))?;
-            for &row in rows {
-                if parts.slot_of(u64::from(u32::from_le_bytes(row))) != Some(node) {
-                    return damaged(Section::Nodes, "a node and a row disagree");
-                }
-            }
-        }
-        for which in 0..3 {
-            let list = self.list(which);
-            let rows: Vec<u32> = list.iter().map(|&row| u32::from_le_bytes(row)).collect();
-            let ascending = rows.windows(2).all(|pair| pair[0] < pair[1]);
-            if !ascending || rows.last().is_some_and(|&row| u64::from(row) >= self.header.rows) {
-                return damaged(Section::Lists, "rows are out of order or out of range");
-            }
-        }
-        Ok(())
     }
 
     /// Copies the index into memory.
@@ -394,15 +349,8 @@ fn locate(blobs: &[Blob], section: Section, end: usize) -> Result<Range<usize>, 
     place.map_or_else(|| damaged("missing"), Ok)
 }
 
-fn blob_place(blob: &Blob, end: usize) -> Option<Range<usize>> {
+pub(super) fn blob_place(blob: &Blob, end: usize) -> Option<Range<usize>> {
     let begin = usize::try_from(blob.offset).ok()?;
     let until = begin.checked_add(usize::try_from(blob.length).ok()?)?;
     (until <= end).then_some(begin..until)
-}
-
-fn section_name(blob_type: &str) -> &'static str {
-    Section::ALL
-        .into_iter()
-        .find(|section| section.blob_type() == blob_type)
-        .map_or("further blob", Section::name)
 }

@@ -32,6 +32,9 @@ pub fn write(index: &HnswIndex, meta: &SidecarMeta, out: &mut impl Write) -> io:
     file.raw(&MAGIC)?;
     let header = header_of(index);
     for section in Section::ALL {
+        if section == Section::Cells && index.cells.is_none() {
+            continue;
+        }
         file.begin(section);
         match section {
             Section::Header => file.put(&header.to_bytes())?,
@@ -42,6 +45,12 @@ pub fn write(index: &HnswIndex, meta: &SidecarMeta, out: &mut impl Write) -> io:
             }
             Section::Links => file.put(index.graph.base.as_flattened())?,
             Section::Upper => file.put(index.graph.upper.as_flattened())?,
+            Section::Cells => {
+                if let Some(cells) = &index.cells {
+                    file.put(&cells.centres)?;
+                    file.put(cells.starts.as_flattened())?;
+                }
+            }
             Section::Nodes => {
                 file.put(index.node_rows.as_flattened())?;
                 file.put(index.starts.as_flattened())?;
@@ -96,6 +105,9 @@ fn header_of(index: &HnswIndex) -> Header {
         code_scale: index.codes.as_ref().map_or(0.0, |codes| codes.book.scale),
         longest: index.longest,
         levels: index.graph.levels.clone(),
+        cells: index.cells.as_ref().map_or(0, |cells| {
+            small(cells.starts.len() / index.graph.levels.len() - 1)
+        }),
     }
 }
 

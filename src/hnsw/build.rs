@@ -10,6 +10,7 @@ use rayon::prelude::*;
 
 use super::config::BuildError;
 use super::graph::{Le32, Links, NO_LINK};
+use super::query::Stop;
 use super::search::{Candidate, Scratch, Space, descend, search_layer};
 use super::select::{Points, select_neighbours};
 
@@ -175,9 +176,17 @@ fn choose(
     let highest = graph.highest_layer(node);
     let mut chosen = Vec::with_capacity(highest + 1);
     points.around(node, |space| {
-        descend(links, space, highest, ef_construction, &mut bench.scratch).expect(OWN_LINKS);
+        descend(
+            links,
+            space,
+            highest,
+            ef_construction,
+            Stop::default(),
+            &mut bench.scratch,
+        )
+        .expect(OWN_LINKS);
         for layer in (0..=highest).rev() {
-            search_layer(links, space, layer, &mut bench.scratch).expect(OWN_LINKS);
+            search_layer(links, space, layer, Stop::default(), &mut bench.scratch).expect(OWN_LINKS);
             let found = bench.scratch.pool.candidates();
             select_neighbours(points, found, graph.m, &mut bench.kept, &mut bench.keys);
             chosen.push(Chosen {
@@ -260,8 +269,8 @@ pub(crate) fn repair(graph: &mut Graph, points: &Points<'_>, ef: usize) -> usize
             }
             points.around(orphan, |space| {
                 let links = graph.links();
-                descend(links, space, 0, ef, &mut bench.scratch).expect(OWN_LINKS);
-                search_layer(links, space, 0, &mut bench.scratch).expect(OWN_LINKS);
+                descend(links, space, 0, ef, Stop::default(), &mut bench.scratch).expect(OWN_LINKS);
+                search_layer(links, space, 0, Stop::default(), &mut bench.scratch).expect(OWN_LINKS);
             });
             let found: Vec<u32> = bench.scratch.pool.candidates().iter().map(|c| c.node()).collect();
             adopt(graph, &found, orphan, &reached, &mut incoming);

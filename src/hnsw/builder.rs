@@ -5,47 +5,25 @@ use std::ops::ControlFlow;
 use rayon::prelude::*;
 
 use super::build::{self, Graph};
-use super::config::{BuildError, HnswConfig, MAX_DIM, MAX_ROWS, StoredVectors};
+use super::cells::OwnedCells;
+use super::cluster::cluster;
+use super::config::{BuildError, HnswConfig, MAX_CODE_DIM, MAX_DIM, MAX_ROWS, StoredVectors};
 use super::fold::Groups;
-use super::graph::{Le32, MAX_LEVELS, NO_SLOT, Vectors, vector_stride};
+use super::graph::{MAX_LEVELS, NO_SLOT, Vectors};
 use super::index::{Codes, HnswIndex};
 use super::kernels::CodeRows;
 use super::levels::{draw_layer, mix};
 use super::metric::VectorMetric;
 use super::order;
+use super::progress::{BuildPhase, BuildProgress};
 use super::quantize::{self, Codebook};
 use super::query::{LENGTHS, vector_length};
 use super::select::Points;
 use crate::id::RowId;
 
-/// How far a build is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BuildProgress {
-    /// What is being done.
-    pub phase: BuildPhase,
-    /// Nodes done in this phase.
-    pub done: u64,
-    /// Nodes in all.
-    pub total: u64,
-}
-
-/// The parts of a build; nearly all of its time goes into [`Link`](Self::Link).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum BuildPhase {
-    /// Folding identical vectors and numbering the nodes.
-    Arrange,
-    /// Encoding the vectors.
-    Encode,
-    /// Inserting the nodes into the graph.
-    Link,
-    /// Checking that every node can be reached.
-    Check,
-}
-
 /// Where a row of the source ends up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+pub(super) enum Kind {
     /// In the graph.
     Linked,
     /// NULL.
@@ -71,13 +49,13 @@ enum Kind {
 /// ```
 #[derive(Clone, Debug)]
 pub struct HnswBuilder {
-    dim: usize,
-    metric: VectorMetric,
-    config: HnswConfig,
+    pub(super) dim: usize,
+    pub(super) metric: VectorMetric,
+    pub(super) config: HnswConfig,
     /// The rows in the order of insertion, and where each one's vector lies in the matrix.
-    rows: Vec<(u32, Kind, u32)>,
+    pub(super) rows: Vec<(u32, Kind, u32)>,
     /// Vectors one after the other, little-endian.
-    matrix: Vec<u8>,
+    pub(super) matrix: Vec<u8>,
     vectors: u32,
 }
 
@@ -182,12 +160,17 @@ impl HnswBuilder {
         progress: &(dyn Fn(BuildProgress) -> ControlFlow<()> + Sync),
     ) -> Result<HnswIndex, BuildError> {
         self.config.check()?;
-        if !(1..=MAX_DIM).contains(&self.dim) {
+        let most = if self.config.stored == StoredVectors::None {
+            MAX_CODE_DIM
+        } else {
+            MAX_DIM
+        };
+        if !(1..=most).contains(&self.dim) {
             return Err(BuildError::OutOfRange {
                 setting: "dimension",
                 value: self.dim,
                 least: 1,
-                most: MAX_DIM,
+                most,
             });
         }
         let pool = rayon::ThreadPoolBuilder::new()
@@ -218,7 +201,7 @@ impl HnswBuilder {
         let by_row: Vec<u32> = groups.iter().map(|group| group[0].1).collect();
         let vectors = self.vectors(&by_row);
         let codes = self.encode(vectors, nodes);
-        let (numbered, levels) = self.number(&groups, vectors, codes.as_ref());
+        let (numbered, levels, cells) = self.number(&groups, vectors, codes.as_ref());
         let groups = groups.reordered(&numbered);
         let codes = codes.map(|codes| codes.reordered(&numbered));
         drop((numbered, by_row));
@@ -246,7 +229,7 @@ impl HnswBuilder {
             report(BuildPhase::Check, 0, u64::from(nodes))?;
             build::repair(&mut graph, &points, self.config.ef_construction);
         }
-        Ok(self.assemble(&groups, order, codes, graph))
+        Ok(self.assemble(&groups, order, codes, cells, graph))
     }
 
     fn vectors<'a>(&'a self, order: &'a [u32]) -> Vectors<'a> {
@@ -280,15 +263,18 @@ impl HnswBuilder {
         Groups::of_identical(linked, |place| &self.matrix[place as usize * stride..][..stride])
     }
 
-    /// The order of the nodes, and how many each layer has.
-    fn number(&self, groups: &Groups, vectors: Vectors<'_>, codes: Option<&Codes>) -> (Vec<u32>, Vec<u32>) {
+    /// The order of the nodes, how many each layer has, and their cells.
+    fn number(
+        &self,
+        groups: &Groups,
+        vectors: Vectors<'_>,
+        codes: Option<&Codes>,
+    ) -> (Vec<u32>, Vec<u32>, Option<OwnedCells>) {
         let nodes = u32::try_from(groups.len()).expect("as many as rows at most");
         let highest: Vec<usize> = groups
             .iter()
             .map(|group| draw_layer(self.config.seed, u64::from(group[0].0), self.config.m))
             .collect();
-        let mut numbered = order::by_locality(&self.points(vectors, codes), nodes);
-        numbered.sort_by_key(|&group| std::cmp::Reverse(highest[group as usize]));
         let mut levels: Vec<u32> = (0..MAX_LEVELS)
             .map(|layer| highest.iter().filter(|&&highest| highest >= layer).count())
             .map(|count| u32::try_from(count).expect("as many as rows at most"))
@@ -297,7 +283,15 @@ impl HnswBuilder {
         if levels.is_empty() {
             levels.push(0);
         }
-        (numbered, levels)
+        let points = self.points(vectors, codes);
+        let mut clusters = codes.and_then(|codes| cluster(codes.rows(), nodes));
+        let mut numbered = match (&mut clusters, codes) {
+            (Some(clusters), Some(codes)) => order::by_cells(&points, clusters, codes.stride),
+            _ => order::by_locality(&points, nodes),
+        };
+        numbered.sort_by_key(|&group| std::cmp::Reverse(highest[group as usize]));
+        let cells = clusters.map(|clusters| OwnedCells::new(clusters, &numbered, &levels));
+        (numbered, levels, cells)
     }
 
     /// The vector of a node as the codes see it: of length 1 under cosine.
@@ -312,7 +306,8 @@ impl HnswBuilder {
 
     /// The codes of the nodes, if the walk is to use codes.
     fn encode(&self, vectors: Vectors<'_>, nodes: u32) -> Option<Codes> {
-        if self.dim < quantize::LEAST_DIM && self.config.stored != StoredVectors::None {
+        let useful = (quantize::LEAST_DIM..=MAX_CODE_DIM).contains(&self.dim);
+        if !useful && self.config.stored != StoredVectors::None {
             return None;
         }
         let read = |node: u32, out: &mut [f32]| self.directed(vectors, node, out);
@@ -331,98 +326,6 @@ impl HnswBuilder {
             },
         );
         Some(Codes { book, stride, bytes })
-    }
-
-    fn assemble(mut self, groups: &Groups, order: Vec<u32>, codes: Option<Codes>, graph: Graph) -> HnswIndex {
-        let row_count = self.rows.last().map_or(0, |&(row, ..)| row as usize + 1);
-        let mut row_slots = vec![NO_SLOT.to_le_bytes(); row_count];
-        let mut node_rows: Vec<Le32> = Vec::new();
-        let mut starts: Vec<Le32> = Vec::new();
-        let small = |n: usize| u32::try_from(n).expect("as many as rows at most");
-        for (node, group) in groups.iter().enumerate() {
-            starts.push(small(node_rows.len()).to_le_bytes());
-            for &(row, _) in group {
-                row_slots[row as usize] = small(node).to_le_bytes();
-                node_rows.push(row.to_le_bytes());
-            }
-        }
-        starts.push(small(node_rows.len()).to_le_bytes());
-        if node_rows.len() == groups.len() {
-            starts.clear();
-        }
-        let list = |wanted: Kind| -> Vec<Le32> {
-            let of_kind = self.rows.iter().filter(|(_, kind, _)| *kind == wanted);
-            of_kind.map(|(row, ..)| row.to_le_bytes()).collect()
-        };
-        let (nulls, zeros, unlinked) = (list(Kind::Null), list(Kind::Zero), list(Kind::Unlinked));
-        let with_vector = self
-            .rows
-            .iter()
-            .filter(|(_, kind, _)| matches!(kind, Kind::Zero | Kind::Unlinked));
-        for (extra, &(row, ..)) in with_vector.enumerate() {
-            row_slots[row as usize] = small(groups.len() + extra).to_le_bytes();
-        }
-        let longest = self.longest(groups);
-        let (matrix, order) = self.store(order);
-        HnswIndex {
-            metric: self.metric,
-            dim: self.dim,
-            config: self.config,
-            graph,
-            codes,
-            node_rows,
-            starts,
-            row_slots,
-            nulls,
-            zeros,
-            unlinked,
-            order,
-            matrix,
-            longest,
-        }
-    }
-
-    /// The length of the longest linked vector, rounded up.
-    fn longest(&self, groups: &Groups) -> f32 {
-        let stride = 4 * self.dim;
-        let longest = (0..groups.len())
-            .into_par_iter()
-            .map(|node| {
-                let bytes = &self.matrix[groups.get(node)[0].1 as usize * stride..][..stride];
-                let squares = bytes
-                    .as_chunks::<4>()
-                    .0
-                    .iter()
-                    .map(|&x| f64::from(f32::from_le_bytes(x)).powi(2));
-                squares.sum::<f64>().sqrt()
-            })
-            .reduce(|| 0.0, f64::max);
-        #[expect(clippy::cast_possible_truncation, reason = "rounded, within the range of f32")]
-        let longest = longest as f32;
-        longest.next_up()
-    }
-
-    /// The vectors as they will be kept.
-    fn store(&mut self, order: Vec<u32>) -> (Vec<u8>, Vec<u32>) {
-        match self.config.stored {
-            StoredVectors::F32 => (std::mem::take(&mut self.matrix), order),
-            StoredVectors::F16 => {
-                let mut halves =
-                    Vec::with_capacity(order.len() * vector_stride(StoredVectors::F16, self.dim));
-                for &place in &order {
-                    let row = &self.matrix[place as usize * 4 * self.dim..][..4 * self.dim];
-                    halves.extend(
-                        row.as_chunks::<4>()
-                            .0
-                            .iter()
-                            .flat_map(|&x| half::f16::from_f32(f32::from_le_bytes(x)).to_le_bytes()),
-                    );
-                }
-                let order = (0..u32::try_from(order.len()).expect("as many as rows at most")).collect();
-                (halves, order)
-            }
-            StoredVectors::None => (Vec::new(), order),
-        }
     }
 }
 
@@ -449,14 +352,31 @@ fn small_row(row: RowId) -> Result<u32, BuildError> {
 }
 
 impl Codes {
-    /// The codes in another order.
-    fn reordered(self, order: &[u32]) -> Self {
-        let mut bytes = vec![0; self.bytes.len()];
-        bytes
-            .par_chunks_mut(self.stride)
-            .zip(order)
-            .for_each(|(code, &from)| code.copy_from_slice(self.rows().row(from)));
-        Self { bytes, ..self }
+    /// The codes in another order, moved in place: a second copy would be the peak of the build.
+    fn reordered(mut self, order: &[u32]) -> Self {
+        let stride = self.stride;
+        let mut moved = vec![false; order.len()];
+        let mut first = vec![0; stride];
+        for start in 0..order.len() {
+            if moved[start] {
+                continue;
+            }
+            // Around the cycle that the order makes of this place.
+            first.copy_from_slice(&self.bytes[start * stride..][..stride]);
+            let mut to = start;
+            loop {
+                moved[to] = true;
+                let from = order[to] as usize;
+                if from == start {
+                    break;
+                }
+                self.bytes
+                    .copy_within(from * stride..(from + 1) * stride, to * stride);
+                to = from;
+            }
+            self.bytes[to * stride..][..stride].copy_from_slice(&first);
+        }
+        self
     }
 
     pub(crate) fn rows(&self) -> CodeRows<'_> {

@@ -1,18 +1,22 @@
 //! Search among the allowed rows only.
 //!
-//! The cheaper of two ways is taken, by a model of costs ([`cheaper`]):
+//! The cheapest of three ways is taken, by a model of costs ([`cheapest`]):
 //!
 //! - compare the codes of all allowed rows, and decide among the nearest by their vectors;
+//! - compare those in the cells nearest to the query, and walk from the nearest of them to their neighbours,
+//!   over allowed nodes only;
 //! - walk the graph as if nothing were filtered, but wider, and keep what is allowed. If that leaves too
-//!   few, because the query's neighbourhood is not where the allowed rows are, compare their codes after
-//!   all.
+//!   few, because the query's neighbourhood is not where the allowed rows are, look for them in the cells.
 //!
 //! If no more rows are allowed than candidates would be kept, each of them is looked at: the answer is exact.
 
-use super::graph::{Damaged, Parts};
-use super::query::{Decide, Notes, Query, SearchError, SearchOptions, SearchOutcome, Walk, walk, with_space};
+use super::cells::{AllowedCells, Plan, admits};
+use super::decide::Decide;
+use super::graph::Parts;
+use super::query::{Notes, Query, SearchError, SearchOptions, SearchOutcome, Stop, walk};
 use super::rowset::RowSet;
-use super::search::{Candidate, Scratch, Space};
+use super::search::{Candidate, Scratch, Space, search_among};
+use super::spaces::{CodeSpace, Walk, with_space};
 use crate::id::RowId;
 
 /// How to search among allowed rows.
@@ -26,36 +30,58 @@ pub enum FilterWay {
     Exact,
     /// Compare the codes of all allowed rows.
     Codes,
+    /// Compare the codes of the allowed rows that are in the cells nearest to the query.
+    Cells,
     /// Walk the graph.
     Graph,
 }
 
-/// What a candidate of a walk costs, in comparisons of one allowed row's code. Fitted on 200,000 x 128 and
-/// 12,000 x 384; the data of the fit are in `docs/ENGINE.md`.
-const CANDIDATE: f64 = 28.0;
+/// What a candidate of a walk costs, in comparisons of one allowed row's code. Fitted, as the other costs, on
+/// 200,000 x 128 and 12,000 x 384; the data of the fit are in `docs/ENGINE.md`.
+const CANDIDATE: f64 = 17.0;
+/// What a cell costs that is not looked into.
+const CELL: f64 = 0.33;
+/// What a candidate costs that is looked for in cells; and, for each row that is forbidden for one that is
+/// allowed, what it costs to find out.
+const CANDIDATE_IN_CELLS: f64 = 60.0;
+const FORBIDDEN: f64 = 1.0;
 /// How much wider than `ef / share` a walk must be so that as many of the true neighbours are found: less,
 /// since a walk that is wide anyway finds nearly all of them.
 const WIDER: f64 = 0.7;
 /// A walk that finds fewer allowed candidates than `ef` divided by this has looked in the wrong place.
 const TOO_FEW: usize = 2;
+/// Allowed rows of cells, for each of `ef`, that are compared though none of them improves the answer.
+const PATIENCE: usize = 16;
+/// The fewest rows in a hundred that must be allowed for a walk from allowed row to allowed row.
+const CONNECTED: u64 = 4;
+
+/// The share of rows that are allowed.
+fn share(parts: &Parts<'_>, count: u64) -> f64 {
+    count as f64 / parts.row_count().max(1) as f64
+}
 
 /// The width of a walk that finds about `ef` allowed candidates.
 fn width(parts: &Parts<'_>, count: u64, ef: usize) -> usize {
-    let share = count as f64 / parts.row_count().max(1) as f64;
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
         reason = "saturates, which is meant"
     )]
-    let wide = (ef as f64 / share * WIDER) as usize;
+    let wide = (ef as f64 / share(parts, count) * WIDER) as usize;
     wide.max(ef)
 }
 
-/// Which way is cheaper for `count` allowed rows.
-fn cheaper(parts: &Parts<'_>, count: u64, ef: usize) -> FilterWay {
+/// Which way is cheapest for `count` allowed rows.
+fn cheapest(parts: &Parts<'_>, count: u64, ef: usize) -> FilterWay {
+    let codes = count as f64;
     let walk = width(parts, count, ef) as f64 * CANDIDATE;
-    if count as f64 <= walk {
+    let cells = parts.cells.map_or(f64::INFINITY, |cells| {
+        cells.count() as f64 * CELL + ef as f64 * (CANDIDATE_IN_CELLS + FORBIDDEN / share(parts, count))
+    });
+    if codes <= walk.min(cells) {
         FilterWay::Codes
+    } else if cells < walk {
+        FilterWay::Cells
     } else {
         FilterWay::Graph
     }
@@ -72,18 +98,19 @@ pub(crate) fn search(
     let ef = options.ef.max(options.k);
     let count = allowed.count();
     let few = usize::try_from(count).unwrap_or(usize::MAX) <= ef || ef >= parts.node_count() as usize;
+    let stop = Stop(options.stop);
     let way = match options.way {
         FilterWay::Auto if few => FilterWay::Exact,
-        FilterWay::Auto => cheaper(parts, count, ef),
+        FilterWay::Auto => cheapest(parts, count, ef),
         chosen => chosen,
     };
     match way {
-        FilterWay::Exact => return Ok(exact(parts, query, options, allowed, &notes.scratch)),
+        FilterWay::Exact => return exact(parts, query, options, allowed, &notes.scratch),
         FilterWay::Graph | FilterWay::Auto => {
-            walk(parts, query, width(parts, count, ef), notes)?;
+            walk(parts, query, width(parts, count, ef), stop, notes)?;
             let mut found = Vec::with_capacity(ef);
             for candidate in notes.scratch.pool.candidates() {
-                if admits(parts, allowed, candidate.node())? {
+                if admits(parts, allowed, candidate.node()) {
                     found.push(*candidate);
                 }
             }
@@ -93,24 +120,55 @@ pub(crate) fn search(
                 return Ok(decide.finish(&notes.scratch, false));
             }
         }
-        FilterWay::Codes => {}
+        FilterWay::Codes | FilterWay::Cells => {}
     }
     let Notes { scratch, code } = notes;
-    with_space(parts, query, code, |space| match space {
-        Walk::Codes(space) => compare_all(parts, space, allowed, ef, scratch),
-        Walk::Floats(space) => compare_all(parts, space, allowed, ef, scratch),
-    });
+    with_space(parts, query, code, |space| match (space, parts.cells) {
+        (Walk::Codes(space), Some(cells)) if way != FilterWay::Codes => {
+            let cells = AllowedCells {
+                parts,
+                cells,
+                allowed,
+            };
+            look_into_cells(&cells, space, options.k, ef, stop, scratch)
+        }
+        (Walk::Codes(space), _) => compare_all(parts, space, allowed, ef, stop, scratch),
+        (Walk::Floats(space), _) => compare_all(parts, space, allowed, ef, stop, scratch),
+    })?;
     let mut decide = Decide::new(parts, query, options);
     decide.candidates(scratch.pool.candidates(), Some(allowed))?;
     Ok(decide.finish(scratch, false))
 }
 
-/// Whether one of a node's rows is allowed.
-fn admits(parts: &Parts<'_>, allowed: &RowSet, node: u32) -> Result<bool, Damaged> {
-    let rows = parts.node_rows.of(node)?;
-    Ok(rows
-        .iter()
-        .any(|&row| allowed.contains(RowId::new(u64::from(u32::from_le_bytes(row))))))
+/// Leaves near allowed nodes in the pool: those in the nearest cells, and their neighbours. What lies just
+/// beyond a cell's edge is a neighbour of what lies within.
+fn look_into_cells(
+    cells: &AllowedCells<'_>,
+    space: &CodeSpace<'_>,
+    k: usize,
+    ef: usize,
+    stop: Stop<'_>,
+    scratch: &mut Scratch,
+) -> Result<(), SearchError> {
+    let (parts, allowed) = (cells.parts, cells.allowed);
+    let plan = Plan {
+        k,
+        ef: ef.saturating_add(ef / 2),
+        patience: ef.saturating_mul(PATIENCE),
+        stop,
+    };
+    let all = cells.search(space, plan, scratch)?;
+    if all || allowed.count().saturating_mul(100) < parts.row_count() * CONNECTED {
+        return Ok(());
+    }
+    search_among(
+        parts.links,
+        space,
+        0,
+        |node| admits(parts, allowed, node),
+        stop,
+        scratch,
+    )
 }
 
 /// The nodes of the allowed rows, in the order of the rows. A node comes as often as it has allowed rows.
@@ -123,7 +181,14 @@ fn nodes<'a>(parts: &'a Parts<'_>, allowed: &'a RowSet) -> impl Iterator<Item = 
 const BLOCK: usize = 32;
 
 /// Leaves the nearest allowed nodes in the pool.
-fn compare_all(parts: &Parts<'_>, space: &impl Space, allowed: &RowSet, ef: usize, scratch: &mut Scratch) {
+fn compare_all(
+    parts: &Parts<'_>,
+    space: &impl Space,
+    allowed: &RowSet,
+    ef: usize,
+    stop: Stop<'_>,
+    scratch: &mut Scratch,
+) -> Result<(), SearchError> {
     let Scratch {
         pool, keys, visited, ..
     } = scratch;
@@ -152,8 +217,9 @@ fn compare_all(parts: &Parts<'_>, space: &impl Space, allowed: &RowSet, ef: usiz
             pool.push(Candidate::new(key, node));
         }
         if arriving.is_empty() {
-            return;
+            return Ok(());
         }
+        stop.check()?;
         std::mem::swap(&mut arriving, &mut arrived);
     }
 }
@@ -165,11 +231,12 @@ fn exact(
     options: &SearchOptions<'_>,
     allowed: &RowSet,
     scratch: &Scratch,
-) -> SearchOutcome {
+) -> Result<SearchOutcome, SearchError> {
     let mut decide = Decide::new(parts, query, options);
     let mut block = Vec::with_capacity(BLOCK);
     let mut nodes = nodes(parts, allowed);
     loop {
+        Stop(options.stop).check()?;
         block.clear();
         block.extend(
             nodes
@@ -178,7 +245,7 @@ fn exact(
                 .inspect(|&(_, node)| parts.vectors.prefetch(node)),
         );
         if block.is_empty() {
-            return decide.finish(scratch, true);
+            return Ok(decide.finish(scratch, true));
         }
         for &(row, node) in &block {
             decide.row(row, node);

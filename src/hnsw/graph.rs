@@ -4,6 +4,7 @@
 //! `0..levels[l]`, its neighbour lists lie at a fixed stride, and node 0 is the entry point. The graph
 //! under construction has the same layout as the mapped file, so one struct and one search serve both.
 
+use super::cells::Cells;
 use super::config::StoredVectors;
 use super::kernels::{self, CodeRows, FloatMetric, Isa, Sums};
 use super::metric::VectorMetric;
@@ -196,6 +197,8 @@ pub(crate) struct Parts<'a> {
     pub(crate) links: Links<'a>,
     /// The 8-bit codes of the nodes, unless the walk goes over the vectors.
     pub(crate) codes: Option<(Codebook, CodeRows<'a>)>,
+    /// Groups of near nodes, if the nodes are many and have codes.
+    pub(crate) cells: Option<Cells<'a>>,
     pub(crate) node_rows: NodeRows<'a>,
     /// The slot of each row, or [`NO_SLOT`]. A slot below the node count is that node's.
     pub(crate) row_slots: &'a [Le32],

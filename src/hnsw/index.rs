@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use super::build::{self, Graph};
+use super::cells::{Cells, OwnedCells};
 use super::config::{HnswConfig, StoredVectors};
 use super::graph::{Le32, Links, NodeRows, Parts, Vectors};
 use super::kernels::CodeRows;
@@ -27,6 +28,7 @@ pub struct HnswIndex {
     pub(crate) config: HnswConfig,
     pub(crate) graph: Graph,
     pub(crate) codes: Option<Codes>,
+    pub(crate) cells: Option<OwnedCells>,
     pub(crate) node_rows: Vec<Le32>,
     pub(crate) starts: Vec<Le32>,
     pub(crate) row_slots: Vec<Le32>,
@@ -144,6 +146,10 @@ impl HnswIndex {
                 stride: rows.stride,
                 bytes: rows.bytes.to_vec(),
             }),
+            cells: parts.cells.map(|cells| OwnedCells {
+                centres: cells.centres.bytes.to_vec(),
+                starts: cells.starts.to_vec(),
+            }),
             node_rows: parts.node_rows.rows.to_vec(),
             starts: parts.node_rows.starts.to_vec(),
             row_slots: parts.row_slots.to_vec(),
@@ -175,6 +181,18 @@ impl HnswIndex {
                     },
                 )
             }),
+            cells: self
+                .codes
+                .as_ref()
+                .zip(self.cells.as_ref())
+                .map(|(codes, cells)| Cells {
+                    centres: CodeRows {
+                        bytes: &cells.centres,
+                        stride: codes.stride,
+                    },
+                    starts: &cells.starts,
+                    layers: self.graph.levels.len(),
+                }),
             node_rows: NodeRows {
                 rows: &self.node_rows,
                 starts: &self.starts,

@@ -5,6 +5,8 @@
 //! integer ones trivially, the f32 ones because all of them add in the same order, that of 32 lanes
 //! (see [`LANES`]). So an index built anywhere is the same file, and searches the same everywhere.
 
+mod portable;
+
 use std::sync::OnceLock;
 
 use super::graph::Le32;
@@ -177,6 +179,21 @@ pub(crate) fn unmet(isa: Isa, slots: &[Le32], met: &[u32], count: u32, out: &mut
     }
 }
 
+/// Writes `first + i` to `out` for each of `rows` whose bit is set in `words`: the nodes that a filter lets in.
+/// Gives how many.
+///
+/// # Panics
+///
+/// If `out` has fewer places than rows, rounded up to a multiple of 16.
+#[inline(always)]
+pub(crate) fn admitted(isa: Isa, rows: &[Le32], words: &[u64], first: u32, out: &mut [u32]) -> usize {
+    match isa {
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 => simd::avx512_admitted(rows, words, first, out),
+        _ => portable::admitted(rows, words, first, out),
+    }
+}
+
 /// Asks the caches for the lines of `bytes`.
 #[inline]
 pub(crate) fn prefetch(bytes: &[u8]) {
@@ -213,196 +230,5 @@ pub(crate) fn fold(mut lanes: [f32; LANES]) -> f32 {
     lanes[0]
 }
 
-/// The kernels in plain Rust: the definition of what the others compute.
-pub(crate) mod portable {
-    use super::{CodeMetric, CodeRows, FloatMetric, LANES, Le32, Sums, dot_base, fold};
-    use crate::hnsw::graph::NO_LINK;
-
-    #[inline(always)]
-    pub(crate) fn unmet(slots: &[Le32], met: &[u32], count: u32, out: &mut [u32]) -> (usize, bool) {
-        let (mut found, mut damaged) = (0, false);
-        for &slot in slots {
-            let id = u32::from_le_bytes(slot);
-            if id >= count {
-                damaged |= id != NO_LINK;
-                break;
-            }
-            // No branch: whether a node was met is a toss-up.
-            out[found] = id;
-            found += usize::from(met[(id / 32) as usize] >> (id % 32) & 1 == 0);
-        }
-        (found, damaged)
-    }
-
-    pub(crate) fn code_keys(
-        metric: CodeMetric,
-        query: &[u8],
-        codes: CodeRows<'_>,
-        ids: &[u32],
-        keys: &mut [u32],
-    ) {
-        for (&id, key) in ids.iter().zip(keys) {
-            *key = code_key(metric, query, codes.row(id));
-        }
-    }
-
-    fn code_key(metric: CodeMetric, a: &[u8], b: &[u8]) -> u32 {
-        let pairs = a.iter().zip(b).map(|(&a, &b)| (i32::from(a), i32::from(b)));
-        match metric {
-            CodeMetric::Squared => pairs.map(|(a, b)| (a - b) * (a - b)).sum::<i32>().cast_unsigned(),
-            CodeMetric::Dot => {
-                let dot: i32 = pairs.map(|(a, b)| (a - 128) * (b - 128)).sum();
-                u32::try_from(dot_base(a.len()) - i64::from(dot)).expect("between 0 and twice the base")
-            }
-        }
-    }
-
-    pub(crate) fn float_sums(metric: FloatMetric, query: &[f32], row: &[u8]) -> Sums {
-        let (mut first, mut square) = ([0.0; LANES], [0.0; LANES]);
-        let (row, _) = row.as_chunks::<4>();
-        for (query, row) in query.chunks(LANES).zip(row.chunks(LANES)) {
-            for (lane, (&q, &x)) in query.iter().zip(row).enumerate() {
-                let x = f32::from_le_bytes(x);
-                match metric {
-                    FloatMetric::Squared => first[lane] += (q - x) * (q - x),
-                    FloatMetric::Dot => first[lane] += q * x,
-                    FloatMetric::DotAndSquare => {
-                        first[lane] += q * x;
-                        square[lane] += x * x;
-                    }
-                }
-            }
-        }
-        Sums {
-            first: fold(first),
-            square: fold(square),
-        }
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::hnsw::levels::mix;
-
-    fn bytes(count: usize, seed: u64) -> Vec<u8> {
-        (0..count as u64)
-            .map(|i| mix(seed ^ mix(i)).to_le_bytes()[0])
-            .collect()
-    }
-
-    fn floats(count: usize, seed: u64) -> Vec<f32> {
-        let unit = |i: u64| (mix(seed ^ mix(i)) >> 40) as f32 / (1u64 << 23) as f32 - 1.0;
-        (0..count as u64)
-            .map(|i| unit(i) * 10f32.powi((i % 7) as i32 - 3))
-            .collect()
-    }
-
-    fn keys(isa: Isa, metric: CodeMetric, query: &[u8], codes: &[u8]) -> Vec<u32> {
-        let rows = CodeRows {
-            bytes: codes,
-            stride: query.len(),
-        };
-        let ids: Vec<u32> = (0..).take(codes.len() / query.len()).collect();
-        let mut keys = vec![0; ids.len()];
-        code_keys(isa, metric, query, rows, &ids, &mut keys);
-        keys
-    }
-
-    #[test]
-    fn every_code_kernel_agrees_with_its_plain_twin() {
-        for dim in 1..=1100 {
-            for offset in [0, 1, 7] {
-                let (query, codes) = (bytes(dim + offset, 1), bytes(3 * dim + offset, 2));
-                let (query, codes) = (&query[offset..], &codes[offset..]);
-                for metric in [CodeMetric::Squared, CodeMetric::Dot] {
-                    let plain = keys(Isa::Portable, metric, query, codes);
-                    for isa in Isa::available() {
-                        assert_eq!(
-                            keys(isa, metric, query, codes),
-                            plain,
-                            "{isa:?} {metric:?} dim {dim}"
-                        );
-                    }
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn every_kernel_finds_the_same_unmet_nodes() {
-        let count = 1000;
-        let met: Vec<u32> = (0..32)
-            .map(|i| u32::try_from(mix(i) >> 32).expect("32 bits"))
-            .collect();
-        for length in 0..=80 {
-            for (used, stray) in [
-                (length, None),
-                (length / 2, None),
-                (length, Some(count)),
-                (length, Some(3)),
-            ] {
-                let mut slots: Vec<Le32> = (0..length as u64)
-                    .map(|i| {
-                        u32::try_from(mix(length as u64 ^ mix(i)) % u64::from(count))
-                            .expect("below 1000")
-                            .to_le_bytes()
-                    })
-                    .collect();
-                slots[used..].fill([0xFF; 4]);
-                if let (Some(id), Some(last)) = (stray, slots.last_mut()) {
-                    *last = u32::to_le_bytes(id);
-                }
-                let run = |isa| {
-                    let mut out = vec![0; length.next_multiple_of(16)];
-                    let (found, damaged) = unmet(isa, &slots, &met, count, &mut out);
-                    (out[..found].to_vec(), damaged)
-                };
-                for isa in Isa::available() {
-                    assert_eq!(
-                        run(isa),
-                        run(Isa::Portable),
-                        "{isa:?}, {length} slots, {used} used"
-                    );
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn code_kernels_do_not_overflow_at_the_longest_dimension() {
-        let dim = crate::hnsw::MAX_DIM;
-        for (a, b) in [(0, 255), (255, 255), (0, 0), (1, 254)] {
-            for metric in [CodeMetric::Squared, CodeMetric::Dot] {
-                let plain = keys(Isa::Portable, metric, &vec![a; dim], &vec![b; dim]);
-                for isa in Isa::available() {
-                    assert_eq!(
-                        keys(isa, metric, &vec![a; dim], &vec![b; dim]),
-                        plain,
-                        "{isa:?} {metric:?}"
-                    );
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn every_float_kernel_has_the_bits_of_its_plain_twin() {
-        for dim in 1..=1100 {
-            for offset in [0, 1, 3] {
-                let query = floats(dim + 1, 3);
-                let row: Vec<u8> = floats(dim, 4).iter().flat_map(|x| x.to_le_bytes()).collect();
-                let row = [vec![0; offset], row].concat();
-                let (query, row) = (&query[1..], &row[offset..]);
-                for metric in [FloatMetric::Squared, FloatMetric::Dot, FloatMetric::DotAndSquare] {
-                    let plain = float_sums(Isa::Portable, metric, query, row);
-                    for isa in Isa::available() {
-                        let sums = float_sums(isa, metric, query, row);
-                        let bits = |sums: Sums| (sums.first.to_bits(), sums.square.to_bits());
-                        assert_eq!(bits(sums), bits(plain), "{isa:?} {metric:?} dim {dim}");
-                    }
-                }
-            }
-        }
-    }
-}
+mod tests;

@@ -3,6 +3,8 @@
 //! A walk goes from a node to its neighbours. When these are neighbours in memory too, a hop touches fewer
 //! cache lines, pages of the file and entries of the translation buffer.
 
+use super::cluster::Clusters;
+use super::kernels::{CodeMetric, CodeRows};
 use super::search::Space;
 use super::select::Points;
 
@@ -16,6 +18,42 @@ const SAMPLE: usize = 64;
 pub(crate) fn by_locality(points: &Points<'_>, count: u32) -> Vec<u32> {
     let mut ids: Vec<u32> = (0..count).collect();
     halve(points, &mut ids);
+    ids
+}
+
+/// An order of the points in which those of a cell follow each other and neighbouring cells are near each
+/// other. Numbers the cells anew, in that order.
+pub(crate) fn by_cells(points: &Points<'_>, clusters: &mut Clusters, stride: usize) -> Vec<u32> {
+    let count = u32::try_from(clusters.centres.len() / stride).expect("fewer than points");
+    let centres = Points::Codes {
+        metric: CodeMetric::Squared,
+        codes: CodeRows {
+            bytes: &clusters.centres,
+            stride,
+        },
+    };
+    let order = by_locality(&centres, count);
+    let mut members = vec![Vec::new(); order.len()];
+    for (&cell, point) in clusters.of.iter().zip(0..) {
+        members[cell as usize].push(point);
+    }
+    let mut centres = Vec::with_capacity(clusters.centres.len());
+    let mut ids = Vec::with_capacity(clusters.of.len());
+    let mut rank = 0;
+    for &cell in &order {
+        let mut members = std::mem::take(&mut members[cell as usize]);
+        if members.is_empty() {
+            continue;
+        }
+        centres.extend_from_slice(&clusters.centres[cell as usize * stride..][..stride]);
+        members
+            .iter()
+            .for_each(|&point| clusters.of[point as usize] = rank);
+        rank += 1;
+        halve(points, &mut members);
+        ids.extend(members);
+    }
+    clusters.centres = centres;
     ids
 }
 

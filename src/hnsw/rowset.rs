@@ -84,6 +84,11 @@ impl RowSet {
             .is_some_and(|bits| bits >> (row.get() % 64) & 1 == 1)
     }
 
+    /// A bit for each row, the lowest first.
+    pub(crate) fn words(&self) -> &[u64] {
+        &self.words
+    }
+
     /// How many rows are in the set.
     pub fn count(&self) -> u64 {
         self.count

@@ -1,8 +1,10 @@
 //! The one search loop, and the notes it keeps.
 
+use super::cells::Nearest;
 use super::graph::{Damaged, Links};
 use super::kernels::{self, Isa};
 pub(crate) use super::pool::{Candidate, Pool};
+use super::query::{SearchError, Stop};
 
 /// Where distances to the query come from. Keys order like the distances: smaller is nearer.
 pub(crate) trait Space {
@@ -59,6 +61,8 @@ pub(crate) struct Scratch {
     pub(crate) visited: Visited,
     pub(crate) pool: Pool,
     pub(crate) fresh: Vec<u32>,
+    pub(crate) arrived: Vec<u32>,
+    pub(crate) nearest: Nearest,
     pub(crate) keys: Vec<u32>,
     entries: Vec<Candidate>,
     pub(crate) nodes_visited: u64,
@@ -76,24 +80,44 @@ const ENTRIES: usize = 8;
 /// Nodes of the layer for each of them.
 const NODES_AN_ENTRY: u32 = 1500;
 
+/// Rounds of a walk, of up to 100 distances each, after which it asks whether to stop.
+const CHECKED: u32 = 64;
+
 /// Searches one layer for the `ef` nodes nearest to the query (Algorithm 2), from what the pool holds.
 ///
 /// Leaves them in the pool, nearest first.
 ///
 /// # Errors
 ///
-/// If a list names a node that the layer does not have.
+/// If a list names a node that the layer does not have, or the caller asked to stop.
 pub(crate) fn search_layer(
     links: Links<'_>,
     space: &impl Space,
     layer: usize,
+    stop: Stop<'_>,
     scratch: &mut Scratch,
-) -> Result<(), Damaged> {
+) -> Result<(), SearchError> {
+    search_among(links, space, layer, |_| true, stop, scratch)
+}
+
+/// [`search_layer`] over those nodes alone that `admits` lets in; the others are not gone through.
+///
+/// # Errors
+///
+/// If a list names a node that the layer does not have, or the caller asked to stop.
+pub(crate) fn search_among(
+    links: Links<'_>,
+    space: &impl Space,
+    layer: usize,
+    admits: impl Fn(u32) -> bool,
+    stop: Stop<'_>,
+    scratch: &mut Scratch,
+) -> Result<(), SearchError> {
     let isa = Isa::best();
     kernels::with_instructions(
         isa,
         #[inline(always)]
-        || walk_layer(isa, links, space, layer, scratch),
+        || walk_layer(isa, links, space, layer, admits, stop, scratch),
     )
 }
 
@@ -103,8 +127,10 @@ fn walk_layer(
     links: Links<'_>,
     space: &impl Space,
     layer: usize,
+    admits: impl Fn(u32) -> bool,
+    stop: Stop<'_>,
     scratch: &mut Scratch,
-) -> Result<(), Damaged> {
+) -> Result<(), SearchError> {
     let count = links.levels.get(layer).copied().unwrap_or(0);
     let Scratch {
         visited,
@@ -117,13 +143,11 @@ fn walk_layer(
     for candidate in pool.candidates() {
         visited.insert(candidate.node());
     }
-    let (mut hops, mut distances, mut damaged) = (0, 0, false);
+    let (mut hops, mut distances, mut damaged, mut rounds) = (0, 0, false, 0u32);
     let together = (LINES / space.bytes().div_ceil(64)).clamp(1, TOGETHER);
     let most = together * (2 * links.m).next_multiple_of(16);
-    if keys.len() < most {
-        fresh.resize(most, 0);
-        keys.resize(most, 0);
-    }
+    fresh.resize(fresh.len().max(most), 0);
+    keys.resize(keys.len().max(most), 0);
     loop {
         let mut met = 0;
         let mut taken = 0;
@@ -140,11 +164,15 @@ fn walk_layer(
                 let id = fresh[at];
                 fresh[met] = id;
                 // A damaged list may name a node twice.
-                met += usize::from(visited.insert(id));
+                met += usize::from(visited.insert(id) & admits(id));
             }
         }
         if taken == 0 {
             break;
+        }
+        rounds = rounds.wrapping_add(1);
+        if rounds.is_multiple_of(CHECKED) {
+            stop.check()?;
         }
         let (ids, keys) = (&fresh[..met], &mut keys[..met]);
         for &id in ids {
@@ -169,9 +197,8 @@ fn walk_layer(
     scratch.nodes_visited += hops;
     scratch.distances += distances;
     if damaged {
-        return Err(Damaged {
-            section: if layer == 0 { "links" } else { "upper" },
-        });
+        let section = if layer == 0 { "links" } else { "upper" };
+        return Err(Damaged { section }.into());
     }
     Ok(())
 }
@@ -181,14 +208,15 @@ fn walk_layer(
 ///
 /// # Errors
 ///
-/// If a list names a node that its layer does not have.
+/// If a list names a node that its layer does not have, or the caller asked to stop.
 pub(crate) fn descend(
     links: Links<'_>,
     space: &impl Space,
     layer: usize,
     ef: usize,
+    stop: Stop<'_>,
     scratch: &mut Scratch,
-) -> Result<(), Damaged> {
+) -> Result<(), SearchError> {
     let mut key = [0];
     space.keys(&[0], &mut key);
     scratch.distances += 1;
@@ -197,7 +225,7 @@ pub(crate) fn descend(
     for above in (layer + 1..=links.top()).rev() {
         let entries = (links.levels[above] / NODES_AN_ENTRY) as usize;
         enter(scratch, entries.clamp(1, ENTRIES));
-        search_layer(links, space, above, scratch)?;
+        search_layer(links, space, above, stop, scratch)?;
     }
     enter(scratch, ef);
     Ok(())

@@ -1,8 +1,9 @@
 //! Which candidates become neighbours (Algorithm 4).
 
 use super::kernels::{CodeMetric, CodeRows, Isa};
-use super::query::{CodeSpace, FloatSpace, Query, vector_length};
+use super::query::{Query, vector_length};
 use super::search::{Candidate, Space};
+use super::spaces::{CodeSpace, FloatSpace};
 use crate::hnsw::graph::Vectors;
 use crate::hnsw::metric::VectorMetric;
 

@@ -1,6 +1,7 @@
 //! The rows of one file that may be in the answer.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use datafusion::common::Result;
 use datafusion::execution::memory_pool::MemoryReservation;
@@ -11,6 +12,7 @@ use super::distance::Distance;
 use super::files::{SearchFile, Strategy};
 use super::gather::scan_vectors;
 use super::scan::Run;
+use super::stop;
 use crate::hnsw::exact::distance_f64;
 use crate::hnsw::{Hit, RowSet, SearchError, SearchOptions, VectorMetric, distance_error};
 use crate::id::RowId;
@@ -97,7 +99,7 @@ impl PreparedQuery {
 }
 
 /// The k-th best distance so far, and how near a row of the file at hand can be at best.
-pub(crate) type Known<'a> = Option<(&'a Bound, f64)>;
+pub(crate) type Known<'a> = Option<(&'a Arc<Bound>, f64)>;
 
 /// Whether no indexed row of the file can be in the answer.
 fn is_too_far(known: Known<'_>) -> bool {
@@ -114,7 +116,7 @@ pub(crate) fn can_skip(file: &SearchFile, known: Known<'_>) -> bool {
 
 /// Finds the candidates of one file.
 pub(crate) async fn candidates(
-    run: &Run,
+    run: &Arc<Run>,
     file: &SearchFile,
     query: &PreparedQuery,
     known: Known<'_>,
@@ -139,7 +141,7 @@ pub(crate) async fn candidates(
             };
             let memory = run.memory.new_empty();
             memory.try_grow(search_memory(run, sidecar))?;
-            match search_index(run, sidecar, query, allowed.as_ref().map(|rows| &***rows), known) {
+            match stop::search(run, sidecar, query, allowed, known).await? {
                 Ok(found) => Ok(found.held(run)?),
                 Err(error) => {
                     // Damage inside the graph shows only when a search meets it: the file is answered exactly.
@@ -170,13 +172,14 @@ fn has_special_rows(sidecar: &Sidecar) -> bool {
     sidecar.null_rows().len() + sidecar.zero_rows().len() + sidecar.unlinked_rows().len() > 0
 }
 
-/// Finds the candidates of one file through its index.
+/// Finds the candidates of one file through its index; ends early with an error once `stop` is true.
 pub(crate) fn search_index(
     run: &Run,
     sidecar: &Sidecar,
     query: &PreparedQuery,
     allowed: Option<&RowSet>,
     known: Known<'_>,
+    stop: Option<&AtomicBool>,
 ) -> Result<Candidates, SearchError> {
     let request = &run.spec.request;
     let _timer = run.metrics.search_time.timer();
@@ -206,6 +209,7 @@ pub(crate) fn search_index(
 
     let ef = run.spec.ef();
     let mut options = SearchOptions::new(ef).ef(ef).slack();
+    options.stop = stop;
     if let Some(set) = allowed {
         options = options.allowed(set);
     }
@@ -232,7 +236,9 @@ pub(crate) fn search_index(
         .hits
         .iter()
         .filter(|hit| limit.is_infinite() || !too_far(hit));
-    found.near = measure(run, sidecar, query, holds_bits, near.map(|hit| hit.row));
+    let goes_on = |_: &&Hit| stop.is_none_or(|stop| !stop.load(Ordering::Relaxed));
+    let near = near.take_while(goes_on).map(|hit| hit.row);
+    found.near = measure(run, sidecar, query, holds_bits, near);
     Ok(found)
 }
 

@@ -34,6 +34,7 @@ mod scan;
 mod sealed;
 mod session;
 mod shared;
+mod stop;
 mod table;
 mod targets;
 mod vector_join;

@@ -1,6 +1,7 @@
 //! A join by nearness while it runs: searches over all cores, one fetch for all of them, pairs out.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use datafusion::arrow::array::{ArrayRef, Float64Array, RecordBatch, UInt64Array};
 use datafusion::arrow::compute::{concat_batches, take};
@@ -19,6 +20,7 @@ use super::files::{SearchFile, Strategy};
 use super::gather::{distance_of, scan_vectors_for};
 use super::join_plan::JoinColumn;
 use super::scan::Run;
+use super::stop::StopOnDrop;
 use crate::hnsw::RowSet;
 use crate::id::RowId;
 use crate::rows::memory::Held;
@@ -39,7 +41,7 @@ struct Query {
     /// Whether an index can be asked for its neighbors.
     searchable: bool,
     /// The k-th best distance in the files searched so far.
-    bound: Bound,
+    bound: Arc<Bound>,
 }
 
 /// A pair of the join, its right row by place in the fetched ones.
@@ -142,7 +144,7 @@ impl Join {
                 left: row as u64,
                 vector,
                 searchable,
-                bound: Bound::new(self.run.spec.request.k),
+                bound: Arc::new(Bound::new(self.run.spec.request.k)),
             });
         }
         Ok((queries, without))
@@ -195,18 +197,21 @@ impl Join {
             memory.try_grow(search_memory(&self.run, sidecar).saturating_mul(threads))?;
         }
         // Blocking tasks run on when the query is dropped: they look whether it is still there.
-        let wanted = Arc::new(());
+        let stop = StopOnDrop::default();
         let tasks: Vec<_> = (0..queries.len())
             .step_by(share)
             .map(|start| {
                 let (run, queries) = (Arc::clone(&self.run), Arc::clone(queries));
-                let (wanted, allowed) = (Arc::downgrade(&wanted), allowed.clone());
+                let (stop, allowed) = (stop.flag(), allowed.clone());
                 SpawnedTask::spawn_blocking(move || {
                     let end = (start + share).min(queries.len());
                     queries[start..end]
                         .iter()
-                        .take_while(|_| wanted.strong_count() > 0)
-                        .map(|query| search_one(&run, index, allowed.as_ref().map(|rows| &***rows), query))
+                        .take_while(|_| !stop.load(Ordering::Relaxed))
+                        .map(|query| {
+                            let allowed = allowed.as_ref().map(|rows| &***rows);
+                            search_one(&run, index, allowed, query, &stop)
+                        })
                         .collect::<Vec<_>>()
                 })
             })
@@ -220,7 +225,7 @@ impl Join {
                 found.push(of_query.map(|found| found.held(&self.run)).transpose()?);
             }
         }
-        drop(wanted);
+        drop(stop);
         Ok(found)
     }
 
@@ -334,14 +339,20 @@ fn all_pairs(lefts: &[u64], chosen: &[Vec<Vec<u64>>], places: &[(u64, Vec<u64>)]
     Ok(pairs)
 }
 
-fn search_one(run: &Run, index: usize, allowed: Option<&RowSet>, query: &Query) -> Option<Candidates> {
+fn search_one(
+    run: &Run,
+    index: usize,
+    allowed: Option<&RowSet>,
+    query: &Query,
+    stop: &AtomicBool,
+) -> Option<Candidates> {
     let file: &SearchFile = &run.spec.files[index];
     let (Strategy::Index(sidecar), true) = (&file.strategy, query.searchable) else {
         return None;
     };
     let at_least = file.at_least(&run.spec.request, &query.vector.exact);
     let known = Some((&query.bound, at_least));
-    match search_index(run, sidecar, &query.vector, allowed, known) {
+    match search_index(run, sidecar, &query.vector, allowed, known, Some(stop)) {
         Ok(found) => Some(found),
         Err(error) => {
             warn!(file = %file.source.meta.location, %error, "index search failed; answering exactly");

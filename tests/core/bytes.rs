@@ -2,7 +2,7 @@
 
 use datafusion_hnsw::format::{FormatError, HnswSerializer, SidecarMeta, SourceIdentity, View, write};
 use datafusion_hnsw::hnsw::{
-    HnswBuilder, HnswConfig, MAX_DIM, MAX_ROWS, RowSet, SearchError, SearchOptions, VectorMetric,
+    FilterWay, HnswBuilder, HnswConfig, MAX_DIM, MAX_ROWS, RowSet, SearchError, SearchOptions, VectorMetric,
 };
 use datafusion_hnsw::id::RowId;
 
@@ -19,10 +19,13 @@ pub(crate) fn try_everything(bytes: &[u8]) -> Outcome {
     let query = vec![0.25; view.dim()];
     let allowed = RowSet::all(view.rows().min(1 << 20));
     let mut refused = None;
+    let some: RowSet = (0..view.rows().min(1 << 20)).step_by(3).map(RowId::new).collect();
     for options in [
         SearchOptions::new(3),
         SearchOptions::new(3).ef(usize::MAX),
         SearchOptions::new(3).allowed(&allowed),
+        SearchOptions::new(3).allowed(&some).way(FilterWay::Cells),
+        SearchOptions::new(3).allowed(&some).way(FilterWay::Codes),
         SearchOptions::new(3).ef(5).slack(),
     ] {
         refused = refused.or(view.search(&query, &options).err());
@@ -109,8 +112,8 @@ fn limits_are_errors_that_name_them() {
         builder.insert_slice(RowId::new(0), &vec![1.0; dim]).unwrap();
         builder.build().map(|index| index.dim())
     };
-    assert_eq!(of_dim(MAX_DIM).unwrap(), 32_000);
-    assert!(of_dim(MAX_DIM + 1).unwrap_err().to_string().contains("32000"));
+    assert_eq!(of_dim(MAX_DIM).unwrap(), 65_535);
+    assert!(of_dim(MAX_DIM + 1).unwrap_err().to_string().contains("65535"));
     let mut builder = HnswBuilder::new(1, VectorMetric::Euclidean, HnswConfig::default());
     assert_eq!(MAX_ROWS, (1 << 31) - 1);
     assert!(builder.insert_slice(RowId::new(MAX_ROWS - 1), &[1.0]).is_ok());

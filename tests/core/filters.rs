@@ -78,6 +78,7 @@ fn every_way_of_filtering_returns_all_k() {
             FilterWay::Auto,
             FilterWay::Exact,
             FilterWay::Codes,
+            FilterWay::Cells,
             FilterWay::Graph,
         ] {
             let recall = recall(&data, &index, &allowed, &queries, way);
@@ -104,6 +105,7 @@ fn filtered_rows_of_a_shared_node_are_told_apart() {
         FilterWay::Auto,
         FilterWay::Exact,
         FilterWay::Codes,
+        FilterWay::Cells,
         FilterWay::Graph,
     ] {
         let hits = index

@@ -35,14 +35,16 @@ const ALLOCATED_PER_BYTE: usize = 64;
 /// Sidecars of all metrics and kinds of stored vectors, with identical vectors, NULLs, zeros and infinite ones.
 fn seeds() -> Vec<Vec<u8>> {
     let kinds = [
-        (VectorMetric::Euclidean, 20, StoredVectors::F32),
-        (VectorMetric::Cosine, 18, StoredVectors::F16),
-        (VectorMetric::DotProduct, 24, StoredVectors::None),
-        (VectorMetric::Euclidean, 3, StoredVectors::F32),
-        (VectorMetric::NormalizedCosine, 5, StoredVectors::F32),
+        (40, VectorMetric::Euclidean, 20, StoredVectors::F32),
+        (40, VectorMetric::Cosine, 18, StoredVectors::F16),
+        (40, VectorMetric::DotProduct, 24, StoredVectors::None),
+        (40, VectorMetric::Euclidean, 3, StoredVectors::F32),
+        (40, VectorMetric::NormalizedCosine, 5, StoredVectors::F32),
+        // Enough rows for cells.
+        (530, VectorMetric::Euclidean, 17, StoredVectors::None),
     ];
-    let sidecar = |(metric, dim, stored)| {
-        let mut data = clustered(40, dim, 31, 1);
+    let sidecar = |(rows, metric, dim, stored)| {
+        let mut data = clustered(rows, dim, 31, 1);
         data[9] = data[4].clone();
         data[11] = vec![0.0; dim];
         data[12] = vec![f32::INFINITY; dim];

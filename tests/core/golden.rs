@@ -8,11 +8,15 @@ use std::fs;
 use std::path::PathBuf;
 
 use datafusion_hnsw::format::{HnswSerializer, View};
-use datafusion_hnsw::hnsw::{HnswBuilder, HnswConfig, SearchOptions, StoredVectors, VectorMetric};
+use datafusion_hnsw::hnsw::{
+    FilterWay, HnswBuilder, HnswConfig, RowSet, SearchOptions, StoredVectors, VectorMetric,
+};
 use datafusion_hnsw::id::RowId;
 
 const DIM: usize = 20;
 const ROWS: u64 = 90;
+/// Enough for cells.
+const MANY_ROWS: u64 = 560;
 
 /// Numbers that look random, are exact in f32, and depend on no crate.
 fn vector(row: u64) -> Vec<f32> {
@@ -26,14 +30,14 @@ fn vector(row: u64) -> Vec<f32> {
 }
 
 /// With a NULL, a zero vector, one that is not finite, and identical ones.
-fn bytes(metric: VectorMetric, stored: StoredVectors) -> Vec<u8> {
+fn bytes(rows: u64, metric: VectorMetric, stored: StoredVectors) -> Vec<u8> {
     let config = HnswConfig {
         m: 4,
         stored,
         ..HnswConfig::default()
     };
     let mut builder = HnswBuilder::new(DIM, metric, config);
-    for row in 0..ROWS {
+    for row in 0..rows {
         let id = RowId::new(row);
         match row {
             5 => builder.insert_null(id),
@@ -52,11 +56,13 @@ fn answers(bytes: &[u8]) -> String {
     let view = View::open(bytes).unwrap();
     view.verify().unwrap();
     let mut text = String::new();
-    for query in 1000..1010 {
-        let hits = view
-            .search(&vector(query), &SearchOptions::new(5).ef(12))
-            .unwrap()
-            .hits;
+    let third: RowSet = (0..view.rows()).step_by(3).map(RowId::new).collect();
+    let plain = SearchOptions::new(5).ef(12);
+    let filtered = plain.allowed(&third).way(FilterWay::Cells);
+    let searches = (1000..1010).map(|query| (query, &plain));
+    let with_cells = (1000..1010).filter(|_| view.rows() == MANY_ROWS);
+    for (query, options) in searches.chain(with_cells.map(|query| (query, &filtered))) {
+        let hits = view.search(&vector(query), options).unwrap().hits;
         for hit in hits {
             write!(text, "{} {:08x}, ", hit.row.get(), hit.distance.to_bits()).unwrap();
         }
@@ -69,17 +75,18 @@ fn answers(bytes: &[u8]) -> String {
 fn golden_sidecars_open_answer_and_are_built_as_ever() {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/core/golden");
     let kinds = [
-        ("cosine", VectorMetric::Cosine, StoredVectors::F32),
-        ("l2", VectorMetric::Euclidean, StoredVectors::F32),
-        ("l2-f16", VectorMetric::Euclidean, StoredVectors::F16),
-        ("ip-none", VectorMetric::DotProduct, StoredVectors::None),
+        ("cosine", ROWS, VectorMetric::Cosine, StoredVectors::F32),
+        ("l2", ROWS, VectorMetric::Euclidean, StoredVectors::F32),
+        ("l2-f16", ROWS, VectorMetric::Euclidean, StoredVectors::F16),
+        ("ip-none", ROWS, VectorMetric::DotProduct, StoredVectors::None),
+        ("cells", MANY_ROWS, VectorMetric::Cosine, StoredVectors::None),
     ];
-    for (name, metric, stored) in kinds {
+    for (name, rows, metric, stored) in kinds {
         let (file, text) = (
             folder.join(format!("{name}.hnsw")),
             folder.join(format!("{name}.txt")),
         );
-        let built = bytes(metric, stored);
+        let built = bytes(rows, metric, stored);
         if std::env::var_os("HNSW_BLESS").is_some() {
             fs::write(&file, &built).unwrap();
             fs::write(&text, answers(&built)).unwrap();

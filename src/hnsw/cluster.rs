@@ -1,0 +1,177 @@
+//! Cells: compact groups of nodes, found by k-means over the codes (Lloyd's algorithm, in two steps).
+//!
+//! A filtered search looks into the cells nearest to its query, and nodes of one cell lie near each other in
+//! the file. All sums are of integers, so the cells do not depend on the threads.
+
+use rayon::prelude::*;
+
+use super::kernels::{CodeMetric, CodeRows, Isa, code_keys};
+
+/// Nodes of a cell, on average, in sets that have no more cells than [`MOST`] for that.
+const SIZE: u32 = 64;
+/// Fewer nodes than this have no cells: all of them are compared as quickly.
+const LEAST: u32 = 512;
+/// Rounds of Lloyd's algorithm in each step.
+const ROUNDS: usize = 4;
+/// Rounds over all nodes at the end, and the groups of cells among which a node looks for its cell.
+const LAST_ROUNDS: usize = 2;
+const GROUPS: usize = 4;
+/// Nodes of the first step, for each of its groups.
+const SAMPLE: u32 = 256;
+
+/// The cells of a set of nodes.
+#[derive(Debug)]
+pub(crate) struct Clusters {
+    /// The cell of each node.
+    pub(crate) of: Vec<u32>,
+    /// The codes of the cells' centres, one after the other.
+    pub(crate) centres: Vec<u8>,
+}
+
+/// The cells of the nodes `0..count`; none if they are few.
+pub(crate) fn cluster(codes: CodeRows<'_>, count: u32) -> Option<Clusters> {
+    if count < LEAST {
+        return None;
+    }
+    // A query is compared with all centres: beyond 4,096 cells their number grows with the root.
+    let cells = u64::from(count / SIZE).min((u64::from(count) * u64::from(SIZE)).isqrt());
+    let groups = u32::try_from(cells.isqrt()).expect("a root of 32 bits");
+    let size = count / u32::try_from(cells).expect("fewer than nodes");
+    let step = (count / (groups * SAMPLE)).max(1);
+    let sample: Vec<u32> = (0..count).step_by(step as usize).collect();
+    let tops = Centres::lloyd(codes, &sample, groups as usize);
+
+    let nodes: Vec<u32> = (0..count).collect();
+    let group_of: Vec<u32> = nodes
+        .par_iter()
+        .map(|&node| tops.nearest(codes.row(node)))
+        .collect();
+    let mut members = vec![Vec::new(); groups as usize];
+    for (&group, node) in group_of.iter().zip(0..) {
+        members[group as usize].push(node);
+    }
+    drop(group_of);
+    let parts: Vec<Centres> = members
+        .par_iter()
+        .map(|members| Centres::lloyd(codes, members, members.len().div_ceil(size as usize)))
+        .collect();
+    drop(members);
+    let starts: Vec<usize> = parts
+        .iter()
+        .scan(0, |end, part| Some(std::mem::replace(end, *end + part.count())))
+        .collect();
+    let mut cells = Centres {
+        bytes: parts.iter().flat_map(|part| part.bytes.iter().copied()).collect(),
+        stride: codes.stride,
+    };
+    let ranges: Vec<std::ops::Range<usize>> = starts
+        .iter()
+        .zip(&parts)
+        .map(|(&start, part)| start..start + part.count())
+        .collect();
+    let mut of = Vec::new();
+    for _ in 0..LAST_ROUNDS {
+        of = nodes
+            .par_iter()
+            .map(|&node| {
+                let code = codes.row(node);
+                let mut near = tops.keys(code);
+                let last = GROUPS.min(near.len()) - 1;
+                near.select_nth_unstable(last);
+                near.truncate(GROUPS);
+                let cell = near
+                    .iter()
+                    .filter_map(|&(_, group)| cells.nearest_of(code, ranges[group as usize].clone()))
+                    .min();
+                cell.map_or(0, |(_, cell)| cell)
+            })
+            .collect();
+        cells.move_to_means(codes, &nodes, &of);
+    }
+    Some(Clusters {
+        of,
+        centres: cells.bytes,
+    })
+}
+
+/// The codes of some centres.
+#[derive(Debug)]
+struct Centres {
+    bytes: Vec<u8>,
+    stride: usize,
+}
+
+impl Centres {
+    /// `count` centres of `nodes`: evenly spread nodes, moved to the means of those nearest to them.
+    fn lloyd(codes: CodeRows<'_>, nodes: &[u32], count: usize) -> Self {
+        let first = (0..count).map(|i| codes.row(nodes[i * nodes.len() / count]));
+        let mut centres = Self {
+            bytes: first.flatten().copied().collect(),
+            stride: codes.stride,
+        };
+        for _ in 0..ROUNDS {
+            let of: Vec<u32> = nodes
+                .par_iter()
+                .with_min_len(1024)
+                .map(|&node| centres.nearest(codes.row(node)))
+                .collect();
+            centres.move_to_means(codes, nodes, &of);
+        }
+        centres
+    }
+
+    fn count(&self) -> usize {
+        self.bytes.len() / self.stride
+    }
+
+    /// The centres with their keys from a code.
+    fn keys(&self, code: &[u8]) -> Vec<(u32, u32)> {
+        self.keys_of(code, 0..self.count())
+    }
+
+    fn keys_of(&self, code: &[u8], range: std::ops::Range<usize>) -> Vec<(u32, u32)> {
+        let ids: Vec<u32> = range
+            .map(|id| u32::try_from(id).expect("fewer than nodes"))
+            .collect();
+        let mut keys = vec![0; ids.len()];
+        let rows = CodeRows {
+            bytes: &self.bytes,
+            stride: self.stride,
+        };
+        // Squared differences for every metric: cells are to be compact.
+        code_keys(Isa::best(), CodeMetric::Squared, code, rows, &ids, &mut keys);
+        keys.into_iter().zip(ids).collect()
+    }
+
+    fn nearest_of(&self, code: &[u8], range: std::ops::Range<usize>) -> Option<(u32, u32)> {
+        self.keys_of(code, range).into_iter().min()
+    }
+
+    fn nearest(&self, code: &[u8]) -> u32 {
+        self.nearest_of(code, 0..self.count()).map_or(0, |(_, id)| id)
+    }
+
+    /// Moves each centre to the mean of its nodes; one without nodes stays.
+    fn move_to_means(&mut self, codes: CodeRows<'_>, nodes: &[u32], of: &[u32]) {
+        let mut sums = vec![0u64; self.bytes.len()];
+        let mut counts = vec![0u64; self.count()];
+        for (&node, &centre) in nodes.iter().zip(of) {
+            counts[centre as usize] += 1;
+            sums[centre as usize * self.stride..][..self.stride]
+                .iter_mut()
+                .zip(codes.row(node))
+                .for_each(|(sum, &code)| *sum += u64::from(code));
+        }
+        for ((centre, sums), &count) in self
+            .bytes
+            .chunks_exact_mut(self.stride)
+            .zip(sums.chunks_exact(self.stride))
+            .zip(&counts)
+            .filter(|(_, count)| **count > 0)
+        {
+            for (byte, &sum) in centre.iter_mut().zip(sums) {
+                *byte = u8::try_from((sum + count / 2) / count).expect("a mean of bytes");
+            }
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! The kernels in plain Rust: the definition of what the others compute.
+
+use super::{CodeMetric, CodeRows, FloatMetric, LANES, Le32, Sums, dot_base, fold};
+use crate::hnsw::graph::NO_LINK;
+
+#[inline(always)]
+pub(crate) fn unmet(slots: &[Le32], met: &[u32], count: u32, out: &mut [u32]) -> (usize, bool) {
+    let (mut found, mut damaged) = (0, false);
+    for &slot in slots {
+        let id = u32::from_le_bytes(slot);
+        if id >= count {
+            damaged |= id != NO_LINK;
+            break;
+        }
+        // No branch: whether a node was met is a toss-up.
+        out[found] = id;
+        found += usize::from(met[(id / 32) as usize] >> (id % 32) & 1 == 0);
+    }
+    (found, damaged)
+}
+
+#[inline(always)]
+pub(crate) fn admitted(rows: &[Le32], words: &[u64], first: u32, out: &mut [u32]) -> usize {
+    let mut found = 0;
+    for (&row, node) in rows.iter().zip(first..) {
+        let row = u32::from_le_bytes(row);
+        let word = words.get((row / 64) as usize).copied().unwrap_or(0);
+        out[found] = node;
+        found += usize::from(word >> (row % 64) & 1 == 1);
+    }
+    found
+}
+
+pub(crate) fn code_keys(
+    metric: CodeMetric,
+    query: &[u8],
+    codes: CodeRows<'_>,
+    ids: &[u32],
+    keys: &mut [u32],
+) {
+    for (&id, key) in ids.iter().zip(keys) {
+        *key = code_key(metric, query, codes.row(id));
+    }
+}
+
+fn code_key(metric: CodeMetric, a: &[u8], b: &[u8]) -> u32 {
+    let pairs = a.iter().zip(b).map(|(&a, &b)| (i32::from(a), i32::from(b)));
+    match metric {
+        CodeMetric::Squared => pairs.map(|(a, b)| (a - b) * (a - b)).sum::<i32>().cast_unsigned(),
+        CodeMetric::Dot => {
+            let dot: i32 = pairs.map(|(a, b)| (a - 128) * (b - 128)).sum();
+            u32::try_from(dot_base(a.len()) - i64::from(dot)).expect("between 0 and twice the base")
+        }
+    }
+}
+
+pub(crate) fn float_sums(metric: FloatMetric, query: &[f32], row: &[u8]) -> Sums {
+    let (mut first, mut square) = ([0.0; LANES], [0.0; LANES]);
+    let (row, _) = row.as_chunks::<4>();
+    for (query, row) in query.chunks(LANES).zip(row.chunks(LANES)) {
+        for (lane, (&q, &x)) in query.iter().zip(row).enumerate() {
+            let x = f32::from_le_bytes(x);
+            match metric {
+                FloatMetric::Squared => first[lane] += (q - x) * (q - x),
+                FloatMetric::Dot => first[lane] += q * x,
+                FloatMetric::DotAndSquare => {
+                    first[lane] += q * x;
+                    square[lane] += x * x;
+                }
+            }
+        }
+    }
+    Sums {
+        first: fold(first),
+        square: fold(square),
+    }
+}

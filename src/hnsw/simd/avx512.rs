@@ -1,0 +1,341 @@
+//! AVX-512 F, BW, VL with VNNI.
+
+use std::arch::x86_64::*;
+
+use super::has_avx2;
+use crate::hnsw::graph::Le32;
+use crate::hnsw::kernels::{CodeMetric, CodeRows, FloatMetric, Sums, dot_base};
+
+pub(crate) fn has_avx512() -> bool {
+    has_avx2()
+        && is_x86_feature_detected!("avx512f")
+        && is_x86_feature_detected!("avx512bw")
+        && is_x86_feature_detected!("avx512vl")
+        && is_x86_feature_detected!("avx512vnni")
+}
+
+pub(crate) fn with_avx512<T>(work: impl FnOnce() -> T) -> T {
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+    fn compiled<T>(work: impl FnOnce() -> T) -> T {
+        work()
+    }
+    // SAFETY: called for `Isa::Avx512` only, which is listed only if `has_avx512`.
+    unsafe { compiled(work) }
+}
+
+#[inline]
+pub(crate) fn avx512_code_keys(
+    metric: CodeMetric,
+    query: &[u8],
+    codes: CodeRows<'_>,
+    ids: &[u32],
+    keys: &mut [u32],
+) {
+    // SAFETY: called for `Isa::Avx512` only, which is listed only if `has_avx512`.
+    unsafe {
+        match metric {
+            CodeMetric::Squared => avx512_squared_keys(query, codes, ids, keys),
+            CodeMetric::Dot => avx512_dot_keys(query, codes, ids, keys),
+        }
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+fn avx512_squared_keys(query: &[u8], codes: CodeRows<'_>, ids: &[u32], keys: &mut [u32]) {
+    let (a_blocks, a_rest) = query.as_chunks::<64>();
+    for (ids, keys) in ids.chunks(4).zip(keys.chunks_mut(4)) {
+        let mut sums = [_mm512_setzero_si512(); 4];
+        for (&id, sum) in ids.iter().zip(&mut sums) {
+            let (mut halves, mut odds) = (_mm512_setzero_si512(), _mm512_setzero_si512());
+            let (b_blocks, b_rest) = codes.row(id)[..query.len()].as_chunks::<64>();
+            for (a, b) in a_blocks.iter().zip(b_blocks) {
+                (halves, odds) = avx512_square(load(a), load(b), halves, odds);
+            }
+            if !a_rest.is_empty() {
+                (halves, odds) = avx512_square(load_rest(a_rest), load_rest(b_rest), halves, odds);
+            }
+            *sum = _mm512_add_epi32(_mm512_slli_epi32::<1>(halves), odds);
+        }
+        keys.copy_from_slice(&avx512_reduce(sums)[..keys.len()]);
+    }
+}
+
+/// The sums of the lanes of four vectors.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+fn avx512_reduce([a, b, c, d]: [__m512i; 4]) -> [u32; 4] {
+    let ab = _mm512_add_epi32(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
+    let cd = _mm512_add_epi32(_mm512_unpacklo_epi32(c, d), _mm512_unpackhi_epi32(c, d));
+    let all = _mm512_add_epi32(_mm512_unpacklo_epi64(ab, cd), _mm512_unpackhi_epi64(ab, cd));
+    let half = _mm256_add_epi32(_mm512_castsi512_si256(all), _mm512_extracti64x4_epi64::<1>(all));
+    let four = _mm_add_epi32(_mm256_castsi256_si128(half), _mm256_extracti128_si256::<1>(half));
+    let mut sums = [0; 4];
+    // SAFETY: 16 bytes into an array of 16 bytes.
+    unsafe { _mm_storeu_si128(sums.as_mut_ptr().cast(), four) };
+    sums
+}
+
+/// Writes those of `slots` to `out` that are below `count` and whose bit in `met` is 0. Gives how many,
+/// and whether a slot held neither a number below `count` nor [`NO_LINK`].
+#[inline]
+pub(crate) fn avx512_unmet(slots: &[Le32], met: &[u32], count: u32, out: &mut [u32]) -> (usize, bool) {
+    // SAFETY: called for `Isa::Avx512` only, which is listed only if `has_avx512`.
+    unsafe { avx512_unmet_inner(slots, met, count, out) }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+fn avx512_unmet_inner(slots: &[Le32], met: &[u32], count: u32, out: &mut [u32]) -> (usize, bool) {
+    assert!(
+        count as usize <= 32 * met.len() && i32::try_from(met.len()).is_ok(),
+        "a bit for each number"
+    );
+    assert!(
+        out.len() >= slots.len().next_multiple_of(16),
+        "room for whole vectors"
+    );
+    let (mut found, mut damaged) = (0, 0);
+    for sixteen in slots.chunks(16) {
+        let mask = low_bits(ones(sixteen.len()));
+        // SAFETY: masked lanes are not read, and the mask has a bit for each slot.
+        let ids = unsafe { _mm512_maskz_loadu_epi32(mask, sixteen.as_ptr().cast()) };
+        let used = u32::from(_mm512_mask_cmpneq_epi32_mask(mask, ids, _mm512_set1_epi32(-1)));
+        // Those before the first unused slot.
+        let linked = low_bits(u64::from(used & ((used ^ (used + 1)) >> 1)));
+        let valid = _mm512_mask_cmplt_epu32_mask(linked, ids, _mm512_set1_epi32(count.cast_signed()));
+        damaged |= linked ^ valid;
+        // SAFETY: lanes of `valid` hold numbers below `count`, whose words lie in `met` as asserted;
+        // the others are not read.
+        let words = unsafe {
+            _mm512_mask_i32gather_epi32::<4>(
+                _mm512_setzero_si512(),
+                valid,
+                _mm512_srli_epi32::<5>(ids),
+                met.as_ptr().cast(),
+            )
+        };
+        let bits = _mm512_sllv_epi32(_mm512_set1_epi32(1), _mm512_and_si512(ids, _mm512_set1_epi32(31)));
+        let new = _mm512_mask_testn_epi32_mask(valid, words, bits);
+        // SAFETY: `found` is at most the number of slots before these, so 16 places follow, as asserted.
+        unsafe {
+            _mm512_storeu_si512(
+                out[found..].as_mut_ptr().cast(),
+                _mm512_maskz_compress_epi32(new, ids),
+            );
+        }
+        found += new.count_ones() as usize;
+        if linked != u16::MAX {
+            break;
+        }
+    }
+    (found, damaged != 0)
+}
+
+/// Writes `first + i` to `out` for each of `rows` whose bit is set in `words`. Gives how many.
+#[inline]
+pub(crate) fn avx512_admitted(rows: &[Le32], words: &[u64], first: u32, out: &mut [u32]) -> usize {
+    // SAFETY: called for `Isa::Avx512` only, which is listed only if `has_avx512`.
+    unsafe { avx512_admitted_inner(rows, words, first, out) }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+fn avx512_admitted_inner(rows: &[Le32], words: &[u64], first: u32, out: &mut [u32]) -> usize {
+    assert!(
+        out.len() >= rows.len().next_multiple_of(16),
+        "room for whole vectors"
+    );
+    // Places of 32-bit words are signed where they are gathered.
+    let bits = u32::try_from(64 * words.len()).unwrap_or(u32::MAX);
+    let steps = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+    let mut ids = _mm512_add_epi32(_mm512_set1_epi32(first.cast_signed()), steps);
+    let mut found = 0;
+    for sixteen in rows.chunks(16) {
+        let mask = low_bits(ones(sixteen.len()));
+        // SAFETY: masked lanes are not read, and the mask has a bit for each row.
+        let rows = unsafe { _mm512_maskz_loadu_epi32(mask, sixteen.as_ptr().cast()) };
+        let valid = _mm512_mask_cmplt_epu32_mask(mask, rows, _mm512_set1_epi32(bits.cast_signed()));
+        // SAFETY: lanes of `valid` hold numbers below the number of bits; on this little-endian machine the
+        // n-th 32 bits of the words hold the bits from 32 n on. The other lanes are not read.
+        let words = unsafe {
+            _mm512_mask_i32gather_epi32::<4>(
+                _mm512_setzero_si512(),
+                valid,
+                _mm512_srli_epi32::<5>(rows),
+                words.as_ptr().cast(),
+            )
+        };
+        let bits = _mm512_sllv_epi32(
+            _mm512_set1_epi32(1),
+            _mm512_and_si512(rows, _mm512_set1_epi32(31)),
+        );
+        let set = _mm512_mask_test_epi32_mask(valid, words, bits);
+        // SAFETY: `found` is at most the number of rows before these, so 16 places follow, as asserted.
+        unsafe {
+            _mm512_storeu_si512(
+                out[found..].as_mut_ptr().cast(),
+                _mm512_maskz_compress_epi32(set, ids),
+            );
+        }
+        found += set.count_ones() as usize;
+        ids = _mm512_add_epi32(ids, _mm512_set1_epi32(16));
+    }
+    found
+}
+
+/// Adds the squared differences. The instruction multiplies an unsigned by a signed byte, so a
+/// difference `d = 2h + o` is squared as `2(d h) + d o`.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+fn avx512_square(a: __m512i, b: __m512i, halves: __m512i, odds: __m512i) -> (__m512i, __m512i) {
+    let d = _mm512_or_si512(_mm512_subs_epu8(a, b), _mm512_subs_epu8(b, a));
+    let h = _mm512_and_si512(_mm512_srli_epi16::<1>(d), _mm512_set1_epi8(0x7F));
+    let o = _mm512_and_si512(d, _mm512_set1_epi8(1));
+    (_mm512_dpbusd_epi32(halves, d, h), _mm512_dpbusd_epi32(odds, d, o))
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+fn avx512_dot_keys(query: &[u8], codes: CodeRows<'_>, ids: &[u32], keys: &mut [u32]) {
+    let sign = _mm512_set1_epi8(-128);
+    // With b - 128 signed and a unsigned: Σ(a-128)(b-128) = Σa(b-128) - 128 Σ(b-128).
+    let mut total = _mm512_setzero_si512();
+    let (q_blocks, q_rest) = query.as_chunks::<64>();
+    for q in q_blocks {
+        total = _mm512_dpbusd_epi32(total, _mm512_set1_epi8(1), _mm512_xor_si512(load(q), sign));
+    }
+    if !q_rest.is_empty() {
+        let q = _mm512_xor_si512(load_rest(q_rest), sign);
+        total = _mm512_dpbusd_epi32(total, masked(q_rest.len(), _mm512_set1_epi8(1)), q);
+    }
+    let base = dot_base(query.len()) + 128 * i64::from(_mm512_reduce_add_epi32(total));
+    for (ids, keys) in ids.chunks(4).zip(keys.chunks_mut(4)) {
+        let mut sums = [_mm512_setzero_si512(); 4];
+        for (&id, sum) in ids.iter().zip(&mut sums) {
+            let (a_blocks, a_rest) = codes.row(id)[..query.len()].as_chunks::<64>();
+            for (a, q) in a_blocks.iter().zip(q_blocks) {
+                *sum = _mm512_dpbusd_epi32(*sum, load(a), _mm512_xor_si512(load(q), sign));
+            }
+            if !a_rest.is_empty() {
+                // The bytes beyond the end are 0 in `a`, so what `q` holds there does not matter.
+                let q = _mm512_xor_si512(load_rest(q_rest), sign);
+                *sum = _mm512_dpbusd_epi32(*sum, load_rest(a_rest), q);
+            }
+        }
+        for (key, sum) in keys.iter_mut().zip(avx512_reduce(sums)) {
+            #[expect(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "0 to 2 base"
+            )]
+            let small = (base - i64::from(sum.cast_signed())) as u32;
+            *key = small;
+        }
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+fn load(block: &[u8; 64]) -> __m512i {
+    // SAFETY: 64 bytes from a reference to 64 bytes.
+    unsafe { _mm512_loadu_si512(block.as_ptr().cast()) }
+}
+
+/// The first bytes from `rest`, zeros behind.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+fn load_rest(rest: &[u8]) -> __m512i {
+    // SAFETY: masked bytes are not read, and the mask has a bit for each byte of `rest`.
+    unsafe { _mm512_maskz_loadu_epi8(ones(rest.len()), rest.as_ptr().cast()) }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+fn masked(len: usize, x: __m512i) -> __m512i {
+    _mm512_maskz_mov_epi8(ones(len), x)
+}
+
+/// The bits for 16 lanes.
+#[inline]
+fn low_bits(mask: u64) -> u16 {
+    u16::try_from(mask & 0xFFFF).expect("16 bits")
+}
+
+/// The lowest `len` bits; `len` is below 64.
+#[inline]
+fn ones(len: usize) -> u64 {
+    (1u64 << len) - 1
+}
+
+pub(crate) fn avx512_float_sums(metric: FloatMetric, query: &[f32], row: &[u8]) -> Sums {
+    // SAFETY: called for `Isa::Avx512` only, which is listed only if `has_avx512`.
+    unsafe {
+        match metric {
+            FloatMetric::Squared => avx512_floats::<0>(query, row),
+            FloatMetric::Dot => avx512_floats::<1>(query, row),
+            FloatMetric::DotAndSquare => avx512_floats::<2>(query, row),
+        }
+    }
+}
+
+/// `KIND` is the [`FloatMetric`]: 0 squared, 1 dot, 2 dot and square.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+fn avx512_floats<const KIND: u8>(query: &[f32], row: &[u8]) -> Sums {
+    let mut first = [_mm512_setzero_ps(); 2];
+    let mut square = [_mm512_setzero_ps(); 2];
+    let (q_blocks, q_rest) = query.as_chunks::<16>();
+    let (x_blocks, x_rest) = row.as_chunks::<64>();
+    for (i, (q, x)) in q_blocks.iter().zip(x_blocks).enumerate() {
+        // SAFETY: 64 bytes each, from references to 64 bytes.
+        let (q, x) = unsafe { (_mm512_loadu_ps(q.as_ptr()), _mm512_loadu_ps(x.as_ptr().cast())) };
+        avx512_add::<KIND>(q, x, &mut first[i % 2], &mut square[i % 2]);
+    }
+    if !q_rest.is_empty() {
+        #[expect(clippy::cast_possible_truncation, reason = "fewer than 16 numbers remain")]
+        let mask = ones(q_rest.len().min(x_rest.len() / 4)) as u16;
+        // SAFETY: masked numbers are not read, and the mask has a bit for each number that remains.
+        let (q, x) = unsafe {
+            (
+                _mm512_maskz_loadu_ps(mask, q_rest.as_ptr()),
+                _mm512_maskz_loadu_ps(mask, x_rest.as_ptr().cast()),
+            )
+        };
+        let i = q_blocks.len() % 2;
+        avx512_add::<KIND>(q, x, &mut first[i], &mut square[i]);
+    }
+    Sums {
+        first: avx512_fold(_mm512_add_ps(first[0], first[1])),
+        square: if KIND == 2 {
+            avx512_fold(_mm512_add_ps(square[0], square[1]))
+        } else {
+            0.0
+        },
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+fn avx512_add<const KIND: u8>(q: __m512, x: __m512, first: &mut __m512, square: &mut __m512) {
+    // A fused multiply-add would round once where the other kernels round twice.
+    if KIND == 0 {
+        let d = _mm512_sub_ps(q, x);
+        *first = _mm512_add_ps(*first, _mm512_mul_ps(d, d));
+    } else {
+        *first = _mm512_add_ps(*first, _mm512_mul_ps(q, x));
+        if KIND == 2 {
+            *square = _mm512_add_ps(*square, _mm512_mul_ps(x, x));
+        }
+    }
+}
+
+/// Folds 16 lanes in halves.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+fn avx512_fold(x: __m512) -> f32 {
+    let upper = _mm256_castpd_ps(_mm512_extractf64x4_pd::<1>(_mm512_castps_pd(x)));
+    let eight = _mm256_add_ps(_mm512_castps512_ps256(x), upper);
+    let four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps::<1>(eight));
+    let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+    _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps::<1>(two, two)))
+}

@@ -1,0 +1,147 @@
+//! What a build promises: its settings, its bytes, its progress.
+
+use datafusion_hnsw::format::HnswSerializer;
+use datafusion_hnsw::hnsw::{HnswBuilder, HnswConfig, SearchOptions, StoredVectors, VectorMetric};
+use datafusion_hnsw::id::RowId;
+use datafusion_hnsw::loader::MmapLoader;
+
+use crate::common::{build, clustered, nearest, share, uniform};
+
+#[test]
+fn vectors_may_be_stored_as_halves_or_not_at_all() {
+    let (data, queries) = (clustered(1500, 40, 21, 1), clustered(40, 40, 21, 2));
+    for metric in VectorMetric::ALL {
+        for stored in [StoredVectors::F16, StoredVectors::None] {
+            let config = HnswConfig {
+                stored,
+                ..HnswConfig::default()
+            };
+            let index = build(&data, metric, config);
+            let mapped = MmapLoader::from_bytes(&HnswSerializer::to_bytes(&index)).unwrap();
+            assert!(!mapped.has_vectors());
+            assert_eq!(
+                mapped.vector(RowId::new(0)).is_some(),
+                stored == StoredVectors::F16
+            );
+            let mut sum = 0.0;
+            for query in &queries {
+                // Codes tell near from far, not first from second: ask for more than wanted.
+                let hits = mapped.search(query, &SearchOptions::new(20).ef(64)).unwrap().hits;
+                let rows: Vec<RowId> = hits.iter().map(|hit| hit.row).collect();
+                sum += share(&rows, &nearest(&data, metric, query, 10, None));
+                let exact = datafusion_hnsw::hnsw::exact::distance_f64(
+                    metric,
+                    &query.iter().map(|&x| f64::from(x)).collect::<Vec<_>>(),
+                    &data[rows[0].get() as usize],
+                );
+                let off = (f64::from(hits[0].distance) - exact.unwrap()).abs();
+                assert!(
+                    off < 0.05 * (1.0 + exact.unwrap().abs()),
+                    "{metric} {stored}: off by {off}"
+                );
+            }
+            assert!(
+                sum / 40.0 >= 0.97,
+                "{metric} {stored}, seed 21: recall {}",
+                sum / 40.0
+            );
+        }
+    }
+}
+
+#[test]
+fn rows_may_come_in_any_order_but_only_once() {
+    let data = uniform(200, 8, 23);
+    let forward = HnswSerializer::to_bytes(&build(&data, VectorMetric::Euclidean, HnswConfig::default()));
+    let mut builder = HnswBuilder::new(8, VectorMetric::Euclidean, HnswConfig::default());
+    for (row, vector) in data.iter().enumerate().rev() {
+        builder.insert(RowId::new(row as u64), vector.clone()).unwrap();
+    }
+    assert_eq!(
+        forward,
+        HnswSerializer::to_bytes(&builder.clone().build().unwrap())
+    );
+    builder.insert(RowId::new(5), data[5].clone()).unwrap();
+    assert!(builder.build().unwrap_err().to_string().contains("row 5"));
+}
+
+#[test]
+fn the_same_input_gives_the_same_bytes_for_any_number_of_threads() {
+    let data = clustered(2500, 32, 25, 1);
+    for metric in [VectorMetric::Cosine, VectorMetric::DotProduct] {
+        let bytes = [1, 2, 7, 2].map(|threads| {
+            let config = HnswConfig {
+                threads,
+                ..HnswConfig::default()
+            };
+            HnswSerializer::to_bytes(&build(&data, metric, config))
+        });
+        assert!(bytes.iter().all(|other| *other == bytes[0]), "{metric}");
+    }
+    let other = HnswConfig {
+        seed: 43,
+        ..HnswConfig::default()
+    };
+    assert_ne!(
+        HnswSerializer::to_bytes(&build(&data, VectorMetric::Cosine, other)),
+        HnswSerializer::to_bytes(&build(&data, VectorMetric::Cosine, HnswConfig::default())),
+    );
+}
+
+#[test]
+fn settings_out_of_range_are_named() {
+    let with = |config: HnswConfig, dim: usize| {
+        HnswBuilder::new(dim, VectorMetric::Cosine, config)
+            .build()
+            .unwrap_err()
+            .to_string()
+    };
+    assert!(
+        with(
+            HnswConfig {
+                m: 0,
+                ..HnswConfig::default()
+            },
+            4
+        )
+        .contains("m must be between")
+    );
+    assert!(
+        with(
+            HnswConfig {
+                ef_construction: 0,
+                ..HnswConfig::default()
+            },
+            4
+        )
+        .contains("ef_construction must be")
+    );
+    assert!(with(HnswConfig::default(), 0).contains("dimension must be between"));
+}
+
+#[test]
+fn a_build_can_be_watched_and_cancelled() {
+    use std::ops::ControlFlow;
+    let mut builder = HnswBuilder::new(16, VectorMetric::Euclidean, HnswConfig::default());
+    for (row, vector) in uniform(1000, 16, 27).into_iter().enumerate() {
+        builder.insert(RowId::new(row as u64), vector).unwrap();
+    }
+    let seen = std::sync::Mutex::new(Vec::new());
+    builder
+        .clone()
+        .build_with(&|progress| {
+            seen.lock().unwrap().push(progress);
+            ControlFlow::Continue(())
+        })
+        .unwrap();
+    let seen = seen.into_inner().unwrap();
+    assert!(seen.iter().any(|p| p.done == 1000 && p.total == 1000));
+    let cancelled = builder.build_with(&|p| {
+        if p.done > 100 {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
+        }
+    });
+    assert!(cancelled.unwrap_err().to_string().contains("cancelled"));
+}
