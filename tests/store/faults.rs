@@ -185,5 +185,33 @@ async fn the_sidecars_of_many_files_are_fetched_side_by_side() {
         .collect();
     let found = SidecarStore::new(options).lookup_all(&files, "v", Cosine).await;
     assert!(found.iter().all(|lookup| lookup.fresh().is_some()), "{found:?}");
+    // Each is preceded by looking into the cache directory, so they do not all begin at one moment.
+    let most = most.load(Ordering::SeqCst);
+    assert!((2..=6).contains(&most), "{most}");
+}
+
+#[tokio::test]
+async fn the_directories_of_a_table_are_listed_side_by_side() {
+    let memory = Arc::new(InMemory::new());
+    let home = Home::remote("memory", "s3://bucket", Arc::clone(&memory) as _);
+    let file = |home: &Home, number| (home.place)(&format!("p={number}/t.parquet"));
+    for number in 0..12 {
+        publish(&home.store(), &file(&home, number), Cosine, 3).await;
+    }
+    let (slow, calls, most) = slow(memory);
+    let home = Home::remote("memory", "s3://bucket", slow);
+    let mut options = home.options();
+    (options.lookup_parallel, options.fetch_part) = (6, 1 << 20);
+    let files: Vec<_> = (0..12).map(|number| file(&home, number)).collect();
+    let entries = SidecarStore::new(options).list(&files).await.expect("listed");
+    assert!(entries.is_sorted_by_key(|entry| &entry.url));
+    assert_eq!(entries.iter().filter(|entry| entry.opened.is_ok()).count(), 12);
+    let lists = calls
+        .lock()
+        .expect("no panic")
+        .iter()
+        .filter(|call| **call == Call::List)
+        .count();
+    assert_eq!(lists, 12, "one for each directory");
     assert_eq!(most.load(Ordering::SeqCst), 6);
 }
