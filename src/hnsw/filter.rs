@@ -95,9 +95,10 @@ pub(crate) fn search(
     allowed: &RowSet,
     notes: &mut Notes,
 ) -> Result<SearchOutcome, SearchError> {
-    let ef = options.ef.max(options.k);
+    let nodes = parts.node_count() as usize;
+    let ef = options.ef.max(options.k).min(nodes);
     let count = allowed.count();
-    let few = usize::try_from(count).unwrap_or(usize::MAX) <= ef || ef >= parts.node_count() as usize;
+    let few = usize::try_from(count).unwrap_or(usize::MAX) <= ef || ef == nodes;
     let stop = Stop(options.stop);
     let way = match options.way {
         FilterWay::Auto if few => FilterWay::Exact,
@@ -107,7 +108,7 @@ pub(crate) fn search(
     match way {
         FilterWay::Exact => return exact(parts, query, options, allowed, &notes.scratch),
         FilterWay::Graph | FilterWay::Auto => {
-            walk(parts, query, width(parts, count, ef), stop, notes)?;
+            walk(parts, query, width(parts, count, ef).min(nodes), stop, notes)?;
             let mut found = Vec::with_capacity(ef);
             for candidate in notes.scratch.pool.candidates() {
                 if admits(parts, allowed, candidate.node()) {

@@ -189,18 +189,15 @@ fn filtered(bytes: &[u8], random: &mut StdRng) -> String {
         return "filtered-not-opened".to_owned();
     };
     let allowed = any_rows(view.rows().min(1 << 16), random);
-    // Who says how to search is trusted to ask for something that could be there.
     let ways = [
         FilterWay::Auto,
         FilterWay::Exact,
         FilterWay::Codes,
         FilterWay::Graph,
+        FilterWay::Cells,
     ];
-    let way = *ways[..if allowed.is_empty() { 1 } else { 4 }]
-        .choose(random)
-        .unwrap();
-    let most = if way == FilterWay::Auto { usize::MAX } else { 60 };
-    let sizes = [0, 1, 5, 40, most];
+    let way = *ways.choose(random).unwrap();
+    let sizes = [0, 1, 5, 40, 1 << 32, usize::MAX];
     let (k, ef) = (sizes.choose(random).unwrap(), sizes.choose(random).unwrap());
     let mut options = SearchOptions::new(*k).ef(*ef).allowed(&allowed).way(way);
     if random.random() {

@@ -205,10 +205,16 @@ fn a_dropped_query_stops_its_work_and_leaks_nothing() {
         let ctx = session(&dir, Arc::clone(&pool)).await;
         run(&ctx, "SET hnsw.metric = 'l2'").await;
         run(&ctx, "SET hnsw.column_cache_size = 0").await;
+        run(
+            &ctx,
+            "CREATE INDEX ON u USING hnsw (v) WITH (metric = 'l2', m = 4, ef_construction = 8)",
+        )
+        .await;
         ctx
     });
     let join = "SELECT sum(id) FROM vector_join('u', 'v', 't', 'v', 3, 'metric=l2')";
     let near = format!("SELECT id FROM u ORDER BY {QUERY} LIMIT 10");
+    let long = format!("SELECT id FROM u ORDER BY {QUERY} LIMIT 100000");
     let costly: Vec<_> = (1..40).map(|n| format!("sin(id * {n}.5)")).collect();
     let filtered = format!(
         "SELECT id FROM t WHERE {} > 3 ORDER BY {QUERY} LIMIT 10",
@@ -221,6 +227,7 @@ fn a_dropped_query_stops_its_work_and_leaks_nothing() {
         ("join, exact", "exact", 64, join, 30),
         ("join, index", "auto", 2000, join, 30),
         ("join, exhaustive", "auto", 1_000_000, join, 30),
+        ("one long search", "auto", 290_000, long.as_str(), 5),
         ("create index, reading", "auto", 64, create.as_str(), 5),
         ("create index, linking", "auto", 64, create.as_str(), 400),
     ] {
