@@ -172,9 +172,13 @@ def main():
             if engine == "ours":
                 wall, cpu, points = ours(name)
             else:
+                kept = DATA / f"{name}.hnswlib" if args.keep and engine == "hnswlib" else None
+                was_kept = kept is not None and kept.exists()
                 begin, cpu = time.time(), time.process_time()
-                search = others[engine](base, metric, args.threads, DATA / f"{name}.hnswlib" if args.keep else None)
+                search = others[engine](base, metric, args.threads, kept)
                 wall, cpu = time.time() - begin, time.process_time() - cpu
+                if was_kept:
+                    wall = cpu = float("nan")
                 points = curve(search, queries, expected)
             show = lambda speed: "not reached" if speed is None else f"{speed:,.0f}"
             print(f"| {engine} | {wall:.1f} | {cpu:.1f} | {show(at(points, 0.95))} | {show(at(points, 0.99))} |", flush=True)

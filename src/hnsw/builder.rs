@@ -352,31 +352,14 @@ fn small_row(row: RowId) -> Result<u32, BuildError> {
 }
 
 impl Codes {
-    /// The codes in another order, moved in place: a second copy would be the peak of the build.
-    fn reordered(mut self, order: &[u32]) -> Self {
-        let stride = self.stride;
-        let mut moved = vec![false; order.len()];
-        let mut first = vec![0; stride];
-        for start in 0..order.len() {
-            if moved[start] {
-                continue;
-            }
-            // Around the cycle that the order makes of this place.
-            first.copy_from_slice(&self.bytes[start * stride..][..stride]);
-            let mut to = start;
-            loop {
-                moved[to] = true;
-                let from = order[to] as usize;
-                if from == start {
-                    break;
-                }
-                self.bytes
-                    .copy_within(from * stride..(from + 1) * stride, to * stride);
-                to = from;
-            }
-            self.bytes[to * stride..][..stride].copy_from_slice(&first);
-        }
-        self
+    /// The codes in another order.
+    fn reordered(self, order: &[u32]) -> Self {
+        let mut bytes = vec![0; self.bytes.len()];
+        bytes
+            .par_chunks_mut(self.stride)
+            .zip(order)
+            .for_each(|(code, &from)| code.copy_from_slice(self.rows().row(from)));
+        Self { bytes, ..self }
     }
 
     pub(crate) fn rows(&self) -> CodeRows<'_> {

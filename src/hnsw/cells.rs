@@ -212,7 +212,7 @@ impl AllowedCells<'_> {
         } = scratch;
         nearest.fill(&self.cells, space, keys);
         pool.reset(plan.ef.max(plan.k));
-        let (mut compared, mut improved, mut place) = (0, 0, 0);
+        let (mut compared, mut improved, mut place, mut seen) = (0, 0, 0, 0);
         arriving.clear();
         arrived.clear();
         loop {
@@ -224,7 +224,11 @@ impl AllowedCells<'_> {
                 };
                 place += 1;
                 let before = arriving.len();
-                self.allowed_of(space.isa, cell, arriving)?;
+                seen += self.allowed_of(space.isa, cell, arriving)?;
+                // Cells that overlap would be looked into for ever.
+                if seen > self.parts.node_count() as usize {
+                    return Err(Damaged { section: "cells" }.into());
+                }
                 arriving[before..].iter().for_each(|&node| space.prefetch(node));
             }
             keys.resize(keys.len().max(arrived.len()), 0);

@@ -3,6 +3,8 @@
 //! A filtered search looks into the cells nearest to its query, and nodes of one cell lie near each other in
 //! the file. All sums are of integers, so the cells do not depend on the threads.
 
+use std::ops::Range;
+
 use rayon::prelude::*;
 
 use super::kernels::{CodeMetric, CodeRows, Isa, code_keys};
@@ -16,6 +18,8 @@ const ROUNDS: usize = 4;
 /// Rounds over all nodes at the end, and the groups of cells among which a node looks for its cell.
 const LAST_ROUNDS: usize = 2;
 const GROUPS: usize = 4;
+/// Centres that are compared at a time.
+const BLOCK: usize = 64;
 /// Nodes of the first step, for each of its groups.
 const SAMPLE: u32 = 256;
 
@@ -64,7 +68,7 @@ pub(crate) fn cluster(codes: CodeRows<'_>, count: u32) -> Option<Clusters> {
         bytes: parts.iter().flat_map(|part| part.bytes.iter().copied()).collect(),
         stride: codes.stride,
     };
-    let ranges: Vec<std::ops::Range<usize>> = starts
+    let ranges: Vec<Range<usize>> = starts
         .iter()
         .zip(&parts)
         .map(|(&start, part)| start..start + part.count())
@@ -75,7 +79,8 @@ pub(crate) fn cluster(codes: CodeRows<'_>, count: u32) -> Option<Clusters> {
             .par_iter()
             .map(|&node| {
                 let code = codes.row(node);
-                let mut near = tops.keys(code);
+                let mut near = Vec::with_capacity(tops.count());
+                tops.keys_of(code, 0..tops.count(), |key, id| near.push((key, id)));
                 let last = GROUPS.min(near.len()) - 1;
                 near.select_nth_unstable(last);
                 near.truncate(GROUPS);
@@ -124,27 +129,34 @@ impl Centres {
         self.bytes.len() / self.stride
     }
 
-    /// The centres with their keys from a code.
-    fn keys(&self, code: &[u8]) -> Vec<(u32, u32)> {
-        self.keys_of(code, 0..self.count())
-    }
-
-    fn keys_of(&self, code: &[u8], range: std::ops::Range<usize>) -> Vec<(u32, u32)> {
-        let ids: Vec<u32> = range
-            .map(|id| u32::try_from(id).expect("fewer than nodes"))
-            .collect();
-        let mut keys = vec![0; ids.len()];
+    /// Tells `each` of some centres with their keys from a code.
+    fn keys_of(&self, code: &[u8], range: Range<usize>, mut each: impl FnMut(u32, u32)) {
         let rows = CodeRows {
             bytes: &self.bytes,
             stride: self.stride,
         };
-        // Squared differences for every metric: cells are to be compact.
-        code_keys(Isa::best(), CodeMetric::Squared, code, rows, &ids, &mut keys);
-        keys.into_iter().zip(ids).collect()
+        let (mut ids, mut keys) = ([0; BLOCK], [0; BLOCK]);
+        for start in range.clone().step_by(BLOCK) {
+            let count = BLOCK.min(range.end - start);
+            for (id, centre) in ids[..count].iter_mut().zip(start..) {
+                *id = u32::try_from(centre).expect("fewer than nodes");
+            }
+            // Squared differences for every metric: cells are to be compact.
+            let keys = &mut keys[..count];
+            code_keys(Isa::best(), CodeMetric::Squared, code, rows, &ids[..count], keys);
+            keys.iter().zip(ids).for_each(|(&key, id)| each(key, id));
+        }
     }
 
-    fn nearest_of(&self, code: &[u8], range: std::ops::Range<usize>) -> Option<(u32, u32)> {
-        self.keys_of(code, range).into_iter().min()
+    /// The nearest of some centres, with its key.
+    fn nearest_of(&self, code: &[u8], range: Range<usize>) -> Option<(u32, u32)> {
+        let mut nearest = None;
+        self.keys_of(code, range, |key, id| {
+            if nearest.is_none_or(|nearest| (key, id) < nearest) {
+                nearest = Some((key, id));
+            }
+        });
+        nearest
     }
 
     fn nearest(&self, code: &[u8]) -> u32 {
