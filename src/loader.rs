@@ -1,4 +1,4 @@
-//! Mapping sidecars into memory. One of the two files with unsafe code.
+//! Mapping sidecars into memory. Besides the kernels (`hnsw/simd/`), the only unsafe code.
 
 use std::fs::File;
 use std::io::{self, Write};

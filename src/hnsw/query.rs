@@ -259,6 +259,11 @@ pub(crate) fn search(
     options: &SearchOptions<'_>,
 ) -> Result<SearchOutcome, SearchError> {
     let query = Query::check(vector, parts.metric, parts.dim)?;
+    let rows = usize::try_from(parts.row_count()).unwrap_or(usize::MAX);
+    let options = &SearchOptions {
+        k: options.k.min(rows),
+        ..*options
+    };
     if options.k == 0 || parts.node_count() == 0 {
         return Ok(SearchOutcome {
             hits: Vec::new(),

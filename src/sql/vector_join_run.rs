@@ -21,7 +21,7 @@ use super::gather::{distance_of, scan_vectors_for};
 use super::join_plan::JoinColumn;
 use super::scan::Run;
 use super::stop::StopOnDrop;
-use crate::hnsw::RowSet;
+use crate::hnsw::{RowSet, SearchError};
 use crate::id::RowId;
 use crate::rows::memory::Held;
 use crate::rows::vectors::{Vector, Vectors};
@@ -354,6 +354,8 @@ fn search_one(
     let known = Some((&query.bound, at_least));
     match search_index(run, sidecar, &query.vector, allowed, known, Some(stop)) {
         Ok(found) => Some(found),
+        // Nobody waits for it any more.
+        Err(SearchError::Interrupted) => None,
         Err(error) => {
             warn!(file = %file.source.meta.location, %error, "index search failed; answering exactly");
             run.metrics.fallbacks.add(1);
