@@ -18,7 +18,7 @@ use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 
 use super::footer::{Footer, FooterKey};
-use super::memory::{has_room_to_keep, take_to_keep};
+use super::memory::{has_room_to_keep, take_to_keep, undivided};
 use super::pause::Pause;
 use super::scan::{FileRead, TableFiles};
 
@@ -63,7 +63,7 @@ impl Weighter<ColumnKey, Column> for Memory {
 impl ColumnCache {
     /// A cache of this many bytes.
     pub(crate) fn new(bytes: u64) -> Self {
-        Self(Cache::with_weighter(256, bytes, Memory))
+        Self(undivided(256, bytes, Memory))
     }
 
     /// Changes how many bytes it may hold.

@@ -15,7 +15,7 @@ use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 
 use super::footer::FooterKey;
-use super::memory::{Held, has_room_to_keep, take};
+use super::memory::{Held, has_room_to_keep, take, undivided};
 use super::pause::Pause;
 use super::scan::{FileRead, ROW_NUMBER, TableFiles, matching, row_numbers};
 use crate::hnsw::RowSet;
@@ -169,7 +169,7 @@ fn weight(rows: u64) -> usize {
 impl FilterCache {
     /// A cache of this many bytes.
     pub(crate) fn new(bytes: u64) -> Self {
-        Self(Cache::with_weighter(1024, bytes, Bytes))
+        Self(undivided(1024, bytes, Bytes))
     }
 
     /// Changes how many bytes it may hold.

@@ -1,10 +1,13 @@
 //! Memory that is registered with DataFusion's pool for as long as a value lives.
 
+use std::hash::Hash;
 use std::ops::Deref;
 use std::sync::Arc;
 
 use datafusion::error::Result;
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryLimit, MemoryPool, MemoryReservation};
+use quick_cache::sync::{Cache, DefaultLifecycle};
+use quick_cache::{DefaultHashBuilder, OptionsBuilder, Weighter};
 
 /// A value, and the memory it was granted.
 #[derive(Debug)]
@@ -57,4 +60,25 @@ pub(crate) fn has_room_to_keep(pool: &Arc<dyn MemoryPool>, bytes: usize) -> bool
         MemoryLimit::Finite(limit) => pool.reserved().saturating_add(bytes) <= limit / 2,
         MemoryLimit::Infinite | MemoryLimit::Unknown => true,
     }
+}
+
+/// A cache of about so many values and this many bytes, in one piece. The usual ones are divided, and no part of
+/// them can hold a value that is larger than itself.
+pub(crate) fn undivided<K: Eq + Hash, V: Clone, W: Weighter<K, V> + Clone>(
+    values: usize,
+    bytes: u64,
+    weighter: W,
+) -> Cache<K, V, W> {
+    let options = OptionsBuilder::new()
+        .shards(1)
+        .estimated_items_capacity(values)
+        .weight_capacity(bytes)
+        .build()
+        .expect("both capacities are set");
+    Cache::with_options(
+        options,
+        weighter,
+        DefaultHashBuilder::default(),
+        DefaultLifecycle::default(),
+    )
 }
