@@ -10,44 +10,69 @@ use super::fold::Groups;
 use super::graph::{Le32, NO_SLOT, vector_stride};
 use super::index::{Codes, HnswIndex};
 
-impl HnswBuilder {
-    pub(super) fn assemble(
-        mut self,
-        groups: &Groups,
-        order: Vec<u32>,
-        codes: Option<Codes>,
-        cells: Option<OwnedCells>,
-        graph: Graph,
-    ) -> HnswIndex {
-        let row_count = self.rows.last().map_or(0, |&(row, ..)| row as usize + 1);
-        let mut row_slots = vec![NO_SLOT.to_le_bytes(); row_count];
-        let mut node_rows: Vec<Le32> = Vec::new();
-        let mut starts: Vec<Le32> = Vec::new();
+/// Which rows the nodes stand for, and where the vector of each row is, as the file keeps them.
+pub(super) struct RowMap {
+    node_rows: Vec<Le32>,
+    starts: Vec<Le32>,
+    row_slots: Vec<Le32>,
+    nulls: Vec<Le32>,
+    zeros: Vec<Le32>,
+    unlinked: Vec<Le32>,
+}
+
+impl RowMap {
+    /// Of the rows as they were inserted, sorted, and the groups in the order of the nodes.
+    pub(super) fn new(rows: &[(u32, Kind, u32)], groups: &Groups) -> Self {
+        let row_count = rows.last().map_or(0, |&(row, ..)| row as usize + 1);
         let small = |n: usize| u32::try_from(n).expect("as many as rows at most");
+        let linked = rows.iter().filter(|(_, kind, _)| *kind == Kind::Linked).count();
+        let mut row_slots = vec![NO_SLOT.to_le_bytes(); row_count];
+        let mut node_rows: Vec<Le32> = Vec::with_capacity(linked);
+        let mut starts: Vec<Le32> = Vec::new();
         for (node, group) in groups.iter().enumerate() {
-            starts.push(small(node_rows.len()).to_le_bytes());
+            if linked > groups.len() {
+                starts.push(small(node_rows.len()).to_le_bytes());
+            }
             for &(row, _) in group {
                 row_slots[row as usize] = small(node).to_le_bytes();
                 node_rows.push(row.to_le_bytes());
             }
         }
-        starts.push(small(node_rows.len()).to_le_bytes());
-        if node_rows.len() == groups.len() {
-            starts.clear();
+        if linked > groups.len() {
+            starts.push(small(node_rows.len()).to_le_bytes());
         }
         let list = |wanted: Kind| -> Vec<Le32> {
-            let of_kind = self.rows.iter().filter(|(_, kind, _)| *kind == wanted);
+            let of_kind = rows.iter().filter(|(_, kind, _)| *kind == wanted);
             of_kind.map(|(row, ..)| row.to_le_bytes()).collect()
         };
-        let (nulls, zeros, unlinked) = (list(Kind::Null), list(Kind::Zero), list(Kind::Unlinked));
-        let with_vector = self
-            .rows
+        let with_vector = rows
             .iter()
             .filter(|(_, kind, _)| matches!(kind, Kind::Zero | Kind::Unlinked));
         for (extra, &(row, ..)) in with_vector.enumerate() {
             row_slots[row as usize] = small(groups.len() + extra).to_le_bytes();
         }
-        let longest = self.longest(groups);
+        Self {
+            node_rows,
+            starts,
+            row_slots,
+            nulls: list(Kind::Null),
+            zeros: list(Kind::Zero),
+            unlinked: list(Kind::Unlinked),
+        }
+    }
+}
+
+impl HnswBuilder {
+    pub(super) fn assemble(
+        mut self,
+        map: RowMap,
+        order: Vec<u32>,
+        codes: Option<Codes>,
+        cells: Option<OwnedCells>,
+        graph: Graph,
+    ) -> HnswIndex {
+        let nodes = graph.levels.first().map_or(0, |&nodes| nodes as usize);
+        let longest = self.longest(&order[..nodes]);
         let (matrix, order) = self.store(order);
         HnswIndex {
             metric: self.metric,
@@ -56,12 +81,12 @@ impl HnswBuilder {
             graph,
             codes,
             cells,
-            node_rows,
-            starts,
-            row_slots,
-            nulls,
-            zeros,
-            unlinked,
+            node_rows: map.node_rows,
+            starts: map.starts,
+            row_slots: map.row_slots,
+            nulls: map.nulls,
+            zeros: map.zeros,
+            unlinked: map.unlinked,
             order,
             matrix,
             longest,
@@ -69,12 +94,12 @@ impl HnswBuilder {
     }
 
     /// The length of the longest linked vector, rounded up.
-    fn longest(&self, groups: &Groups) -> f32 {
+    fn longest(&self, nodes: &[u32]) -> f32 {
         let stride = 4 * self.dim;
-        let longest = (0..groups.len())
-            .into_par_iter()
-            .map(|node| {
-                let bytes = &self.matrix[groups.get(node)[0].1 as usize * stride..][..stride];
+        let longest = nodes
+            .par_iter()
+            .map(|&place| {
+                let bytes = &self.matrix[place as usize * stride..][..stride];
                 let squares = bytes
                     .as_chunks::<4>()
                     .0

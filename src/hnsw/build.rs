@@ -336,11 +336,18 @@ fn reach(graph: &Graph) -> Vec<bool> {
 pub(crate) fn reachable(links: Links<'_>) -> Vec<bool> {
     let nodes = links.node_count() as usize;
     let mut reached = vec![false; nodes];
-    let mut stack = if nodes > 0 { vec![0u32] } else { Vec::new() };
+    let mut stack = Vec::new();
+    if nodes > 0 {
+        reached[0] = true;
+        stack.push(0u32);
+    }
+    // Each node is put there once, so that the stack stays small.
     while let Some(node) = stack.pop() {
-        if (node as usize) < nodes && !std::mem::replace(&mut reached[node as usize], true) {
-            stack.extend(links.neighbours(node, 0));
-        }
+        let new = |to: &u32| {
+            let seen = reached.get_mut(*to as usize);
+            seen.is_some_and(|seen| !std::mem::replace(seen, true))
+        };
+        stack.extend(links.neighbours(node, 0).filter(new));
     }
     reached
 }

@@ -4,6 +4,7 @@ use std::ops::ControlFlow;
 
 use rayon::prelude::*;
 
+use super::assemble::RowMap;
 use super::build::{self, Graph};
 use super::cells::OwnedCells;
 use super::cluster::cluster;
@@ -213,6 +214,10 @@ impl HnswBuilder {
             .filter(|(_, kind, _)| with_vector(*kind))
             .map(|&(.., place)| place);
         let order: Vec<u32> = groups.iter().map(|group| group[0].1).chain(extra).collect();
+        let map = RowMap::new(&self.rows, &groups);
+        // Not needed while nodes are linked, which is when most memory is in use.
+        drop(groups);
+        self.rows = Vec::new();
         let vectors = self.vectors(&order);
         let mut graph = Graph::new(levels, self.config.m);
         {
@@ -229,7 +234,7 @@ impl HnswBuilder {
             report(BuildPhase::Check, 0, u64::from(nodes))?;
             build::repair(&mut graph, &points, self.config.ef_construction);
         }
-        Ok(self.assemble(&groups, order, codes, cells, graph))
+        Ok(self.assemble(map, order, codes, cells, graph))
     }
 
     fn vectors<'a>(&'a self, order: &'a [u32]) -> Vectors<'a> {
@@ -329,18 +334,17 @@ impl HnswBuilder {
     }
 }
 
-/// The order of insertion: layer by layer from the top, shuffled within each.
+/// The order of insertion: the entry point, then layer by layer from the top, shuffled within each. Sorted in place:
+/// what a sort by cached keys takes would stay with the allocator, at the peak of a build.
 fn sequence(levels: &[u32], seed: u64) -> Vec<u32> {
     let nodes = levels.first().copied().unwrap_or(0);
     let mut sequence: Vec<u32> = (0..nodes).collect();
-    let layer = |node: u32| levels.iter().take_while(|&&count| node < count).count();
-    sequence.sort_by_cached_key(|&node| {
-        (
-            node != 0,
-            std::cmp::Reverse(layer(node)),
-            mix(seed.wrapping_add(1) ^ mix(u64::from(node))),
-        )
-    });
+    let mut first = 1.min(nodes) as usize;
+    for &count in levels.iter().rev() {
+        let layer = &mut sequence[first.min(count as usize)..count as usize];
+        layer.sort_unstable_by_key(|&node| (mix(seed.wrapping_add(1) ^ mix(u64::from(node))), node));
+        first = count as usize;
+    }
     sequence
 }
 
