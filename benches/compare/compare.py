@@ -149,6 +149,7 @@ def plot(name, folder):
         out.append(f'<polyline points="{line}" fill="none" stroke="{colour}" stroke-width="2"/>')
         out.append(f'<text x="590" y="{60 + 20 * place}" fill="{colour}">{curve["engine"]}</text>')
     path = folder / f"engine-{name}.svg"
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("\n".join(out + ["</svg>"]))
     print(f"\ncurves: {path}")
 
