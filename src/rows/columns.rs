@@ -133,21 +133,22 @@ fn small_but_dear(table: &Fields, footer: &Footer, columns: &[usize]) -> Option<
         .iter()
         .filter_map(|&c| Some(table.get(c)?.name().as_str()))
         .collect();
-    let (mut bytes, mut longest) = (0, 0);
+    let index = footer.metadata.offset_index();
+    let (mut bytes, mut longest) = (0_i64, 0);
     for (at, group) in footer.metadata.row_groups().iter().enumerate() {
         for (column, chunk) in group.columns().iter().enumerate() {
             let root = chunk.column_path().parts().first();
             if root.is_none_or(|root| !names.contains(&root.as_str())) {
                 continue;
             }
-            bytes += chunk.uncompressed_size();
-            let pages = footer
-                .metadata
-                .offset_index()
-                .map_or(1, |index| index[at][column].page_locations().len());
+            bytes = bytes.saturating_add(chunk.uncompressed_size());
+            // Bytes from outside: an index need not have an entry for every chunk.
+            let pages = index
+                .and_then(|index| index.get(at)?.get(column))
+                .map_or(1, |pages| pages.page_locations().len());
             longest = longest.max(group.num_rows() / i64::try_from(pages.max(1)).ok()?);
         }
     }
-    let dear = longest >= LONG_PAGE || footer.metadata.offset_index().is_none();
+    let dear = longest >= LONG_PAGE || index.is_none();
     usize::try_from(bytes).ok().filter(|_| dear && bytes <= LARGEST)
 }

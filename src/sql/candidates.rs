@@ -141,7 +141,7 @@ pub(crate) async fn candidates(
             };
             let memory = run.memory.new_empty();
             memory.try_grow(search_memory(run, sidecar))?;
-            match stop::search(run, sidecar, query, allowed, known).await? {
+            match stop::search(run, sidecar, query, allowed, known, memory).await? {
                 Ok(found) => Ok(found.held(run)?),
                 Err(error) => {
                     // Damage inside the graph shows only when a search meets it: the file is answered exactly.

@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::datatypes::{Schema, SchemaRef};
-use datafusion::common::Result;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
+use datafusion::common::{Result, ScalarValue};
 use datafusion::logical_expr::ColumnarValue;
 use datafusion::physical_expr::expressions::{Column, Literal};
 use datafusion::physical_expr::projection::{ProjectionExpr, update_expr};
@@ -73,11 +73,7 @@ impl Late {
         let Some(query) = &self.query else {
             return Ok(None);
         };
-        let nothing = RecordBatch::new_empty(Arc::new(Schema::empty()));
-        Ok(match query.evaluate(&nothing)? {
-            ColumnarValue::Scalar(value) => as_doubles(&value).map(Arc::from),
-            ColumnarValue::Array(_) => None,
-        })
+        Ok(value_of(query)?.and_then(|value| as_doubles(&value).map(Arc::from)))
     }
 
     /// How many filters there are.
@@ -108,6 +104,15 @@ fn reads_subquery(expr: &Arc<dyn PhysicalExpr>) -> bool {
     expr.exists(|e| Ok(e.is::<ScalarSubqueryExpr>())).unwrap_or(false)
 }
 
+/// The one value of an expression that names no columns.
+fn value_of(expr: &Arc<dyn PhysicalExpr>) -> Result<Option<ScalarValue>> {
+    let nothing = RecordBatch::new_empty(Arc::new(Schema::empty()));
+    Ok(match expr.evaluate(&nothing)? {
+        ColumnarValue::Scalar(value) => Some(value),
+        ColumnarValue::Array(_) => None,
+    })
+}
+
 /// An expression over a projection's output as one over its input.
 fn below(expr: &Arc<dyn PhysicalExpr>, projection: &[ProjectionExpr]) -> Result<Arc<dyn PhysicalExpr>> {
     Ok(update_expr(expr, projection, true)?.unwrap_or_else(|| Arc::clone(expr)))
@@ -133,7 +138,6 @@ fn over_table(
     spec: &ScanSpec,
     table: &SchemaRef,
 ) -> Result<Arc<dyn PhysicalExpr>> {
-    let nothing = RecordBatch::new_empty(Arc::new(Schema::empty()));
     let replaced = Arc::clone(filter).transform_up(|e| {
         if let Some(column) = e.downcast_ref::<Column>() {
             let index = spec.projection[column.index()];
@@ -141,9 +145,9 @@ fn over_table(
             return Ok(Transformed::yes(Arc::new(column) as _));
         }
         if e.is::<ScalarSubqueryExpr>() {
-            return Ok(match e.evaluate(&nothing)? {
-                ColumnarValue::Scalar(value) => Transformed::yes(Arc::new(Literal::new(value)) as _),
-                ColumnarValue::Array(_) => Transformed::no(e),
+            return Ok(match value_of(&e)? {
+                Some(value) => Transformed::yes(Arc::new(Literal::new(value)) as _),
+                None => Transformed::no(e),
             });
         }
         Ok(Transformed::no(e))

@@ -111,7 +111,7 @@ config_namespace! {
         pub cache_size: usize, default = 10 * 1024 * 1024 * 1024
         /// Bytes that cached filter bitmaps may hold
         pub filter_cache_size: usize, default = 64 * 1024 * 1024
-        /// Bytes that kept columns of files without a page index may hold; 0 keeps none
+        /// Bytes that small columns may hold which are kept, of files without a page index or with long pages; 0 keeps none
         pub column_cache_size: usize, default = 64 * 1024 * 1024
     }
 }

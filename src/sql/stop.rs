@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use datafusion::common::Result;
 use datafusion::common::runtime::SpawnedTask;
 use datafusion::error::DataFusionError;
+use datafusion::execution::memory_pool::MemoryReservation;
 
 use super::bound::Bound;
 use super::candidates::{Candidates, Known, PreparedQuery, search_index};
@@ -14,8 +15,8 @@ use crate::hnsw::SearchError;
 use crate::rows::filter::Bitmap;
 use crate::sidecar::Sidecar;
 
-/// Rows looked at in some ten milliseconds. A search of fewer is over before anybody misses its thread.
-const SHORT: usize = 1 << 17;
+/// A search that keeps fewer candidates is over in some ten milliseconds, before anybody misses its thread.
+const SHORT: usize = 1 << 14;
 
 /// Says stop when it is dropped.
 #[derive(Debug, Default)]
@@ -35,12 +36,14 @@ impl Drop for StopOnDrop {
 }
 
 /// Searches an index: here, or, if that takes long, in a thread for such work, where it stops when this is dropped.
+/// `memory` is held until then.
 pub(super) async fn search(
     run: &Arc<Run>,
     sidecar: &Arc<Sidecar>,
     query: &PreparedQuery,
     allowed: Option<Bitmap>,
     known: Known<'_>,
+    memory: MemoryReservation,
 ) -> Result<Result<Candidates, SearchError>> {
     if run.spec.ef().min(sidecar.node_count()) <= SHORT {
         let allowed = allowed.as_ref().map(|rows| &***rows);
@@ -53,6 +56,7 @@ pub(super) async fn search(
     let searched = SpawnedTask::spawn_blocking(move || {
         let known = known.as_ref().map(|(bound, at_least)| (bound, *at_least));
         let allowed = allowed.as_ref().map(|rows| &***rows);
+        let _held = memory;
         search_index(&run, &sidecar, &query, allowed, known, Some(&flag))
     });
     let found = searched.await;

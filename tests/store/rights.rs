@@ -20,6 +20,11 @@ async fn try_to_replace(dir: &Path, conditions: impl FnOnce(&mut Command)) -> St
         .expect("published");
     let mut child = command("try", dir);
     conditions(&mut child);
+    told_by(&mut child)
+}
+
+/// What a child says, if it ends well.
+fn told_by(child: &mut Command) -> String {
     let output = child.output().expect("this program starts");
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(
@@ -173,14 +178,7 @@ async fn look_from_afar(dir: &Path, conditions: impl FnOnce(&mut Command)) -> St
     std::fs::remove_dir_all(dir.join("cache/sidecars-1")).expect("ours");
     let mut child = command("remote look", dir);
     conditions(&mut child);
-    let output = child.output().expect("this program starts");
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(
-        output.status.success(),
-        "{text}{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    text
+    told_by(&mut child)
 }
 
 #[cfg(unix)]
