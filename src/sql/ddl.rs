@@ -10,6 +10,7 @@ use async_trait::async_trait;
 use datafusion::arrow::array::{Float64Array, RecordBatch, StringArray, UInt64Array};
 use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::common::runtime::SpawnedTask;
+use datafusion::common::utils::quote_identifier;
 use datafusion::common::{Result, TableReference, exec_err};
 use datafusion::error::DataFusionError;
 use datafusion::execution::{SessionState, TaskContext};
@@ -91,7 +92,7 @@ impl CreateIndexCommand {
         let reference = TableReference::from(self.table.as_str());
         let provider = parquet_table(state, &reference).await?;
         let target = target(state, &provider, &reference, &self.column).await?;
-        let spec = self.spec(state, target.column)?;
+        let mut spec = self.spec(state, target.column)?;
         let shared = Shared::of(state)?;
 
         let places: Vec<_> = target
@@ -110,12 +111,22 @@ impl CreateIndexCommand {
             .filter(|(_, found)| found.fresh().is_none())
             .map(|(file, _)| file.clone())
             .collect();
-        if stale.is_empty() && !target.files.is_empty() && self.options.if_not_exists != Some(true) {
-            return exec_err!(
-                "all files of {reference} have a {} index on {} already; DROP INDEX first, or say IF NOT EXISTS",
-                spec.metric,
-                spec.column_name
-            );
+        let is_new = self.options.if_not_exists != Some(true);
+        let name = found.iter().find_map(|found| Some(&found.fresh()?.meta().index_name));
+        if let Some(name) = name {
+            let other = self.options.name.as_ref().is_some_and(|ours| ours != name);
+            if is_new && (stale.is_empty() || other) {
+                let name = quote_identifier(name);
+                return exec_err!(
+                    "{} files of {reference} have a {} index on {} already, {name}; \
+                    DROP INDEX {name} first, or say IF NOT EXISTS",
+                    if stale.is_empty() { "all" } else { "some" },
+                    spec.metric,
+                    spec.column_name
+                );
+            }
+            // One index has one name, also where the rest of it is built later.
+            spec.name.clone_from(name);
         }
         let (files_kept, files) = ((target.files.len() - stale.len()) as u64, stale.len());
         let built = match target.table {

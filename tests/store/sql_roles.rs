@@ -12,8 +12,8 @@ use crate::server::client;
 use crate::table::{parquet, run};
 use crate::told::Told;
 
-const CREATE: &str = "CREATE INDEX IF NOT EXISTS near ON t USING hnsw (v) WITH (metric = 'l2')";
-const DROP: &str = "DROP INDEX IF EXISTS near ON t";
+pub const CREATE: &str = "CREATE INDEX IF NOT EXISTS i ON t USING hnsw (v) WITH (metric = 'l2')";
+pub const DROP: &str = "DROP INDEX IF EXISTS i ON t";
 
 /// A session that sees the Parquet files of a directory as `t`.
 async fn session(url: &str) -> SessionContext {
