@@ -12,7 +12,7 @@ use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
 use futures::TryStreamExt;
 
 use crate::format::{SidecarMeta, SourceIdentity};
-use crate::hnsw::{BuildProgress, HnswBuilder, HnswConfig, VectorMetric};
+use crate::hnsw::{BuildPhase, BuildProgress, HnswBuilder, HnswConfig, VectorMetric};
 use crate::id::RowId;
 use crate::rows::footer::{Footer, SourceFile};
 use crate::rows::pause::Pause;
@@ -132,6 +132,8 @@ pub(crate) async fn create(
     let linked = SpawnedTask::spawn_blocking(move || {
         let index = builder.build_with(&|at: BuildProgress| match watch.strong_count() {
             0 => ControlFlow::Break(()),
+            // Rarely is anything left to do after the last link.
+            _ if at.phase == BuildPhase::Check => progress(IndexPhase::Link, at.total),
             _ => progress(IndexPhase::Link, at.done),
         });
         let _ = progress(IndexPhase::Publish, rows);

@@ -51,7 +51,7 @@ impl Graph {
         }
     }
 
-    fn limit(&self, layer: usize) -> usize {
+    pub(super) fn limit(&self, layer: usize) -> usize {
         if layer == 0 { 2 * self.m } else { self.m }
     }
 
@@ -205,7 +205,7 @@ fn choose(
     chosen
 }
 
-const OWN_LINKS: &str = "the builder links only nodes that exist";
+pub(super) const OWN_LINKS: &str = "the builder links only nodes that exist";
 
 /// Adds links back to new nodes to one list, choosing again if it overflows.
 fn receive(graph: &Graph, points: &Points<'_>, group: &[Back], bench: &mut Workbench) -> Chosen {
@@ -246,108 +246,4 @@ fn receive(graph: &Graph, points: &Points<'_>, group: &[Back], bench: &mut Workb
         layer,
         neighbours: bench.union.clone(),
     }
-}
-
-/// Makes every node reachable from the entry point at layer 0: an orphan gets a link from the nearest
-/// reachable node that has a free slot or whose farthest neighbour is reached otherwise.
-///
-/// Gives the number of links added.
-pub(crate) fn repair(graph: &mut Graph, points: &Points<'_>, ef: usize) -> usize {
-    let nodes = graph.levels.first().copied().unwrap_or(0);
-    let mut bench = Workbench::default();
-    let mut repaired = 0;
-    // A replaced link may cut off another node; each round has fewer to mend.
-    for _ in 0..16 {
-        let mut reached = reach(graph);
-        if reached.iter().all(|&is| is) {
-            break;
-        }
-        let mut incoming = in_degrees(graph);
-        for orphan in 0..nodes {
-            if reached[orphan as usize] {
-                continue;
-            }
-            points.around(orphan, |space| {
-                let links = graph.links();
-                descend(links, space, 0, ef, Stop::default(), &mut bench.scratch).expect(OWN_LINKS);
-                search_layer(links, space, 0, Stop::default(), &mut bench.scratch).expect(OWN_LINKS);
-            });
-            let found: Vec<u32> = bench.scratch.pool.candidates().iter().map(|c| c.node()).collect();
-            adopt(graph, &found, orphan, &reached, &mut incoming);
-            repaired += 1;
-            // What the orphan leads to is reached with it.
-            let mut stack = vec![orphan];
-            while let Some(node) = stack.pop() {
-                if !std::mem::replace(&mut reached[node as usize], true) {
-                    stack.extend(graph.links().neighbours(node, 0));
-                }
-            }
-        }
-    }
-    repaired
-}
-
-/// Links `orphan` from one of `found`, which are sorted by distance.
-fn adopt(graph: &mut Graph, found: &[u32], orphan: u32, reached: &[bool], incoming: &mut [u32]) {
-    let limit = graph.limit(0);
-    let fit = |node: &&u32| reached[**node as usize] && **node != orphan;
-    let mut list = Vec::new();
-    for &node in found.iter().filter(fit) {
-        list.clear();
-        list.extend(graph.links().neighbours(node, 0));
-        if list.len() < limit {
-            list.push(orphan);
-            incoming[orphan as usize] += 1;
-            graph.set(node, 0, &list);
-            return;
-        }
-    }
-    // All are full: take the place of the link whose target has the most other ways in.
-    if let Some(&node) = found.iter().find(fit) {
-        list.clear();
-        list.extend(graph.links().neighbours(node, 0));
-        let place = (0..list.len())
-            .max_by_key(|&i| incoming[list[i] as usize])
-            .expect("the list is full");
-        incoming[list[place] as usize] -= 1;
-        incoming[orphan as usize] += 1;
-        list[place] = orphan;
-        graph.set(node, 0, &list);
-    }
-}
-
-fn in_degrees(graph: &Graph) -> Vec<u32> {
-    let nodes = graph.levels.first().copied().unwrap_or(0);
-    let mut degrees = vec![0; nodes as usize];
-    for node in 0..nodes {
-        for to in graph.links().neighbours(node, 0) {
-            degrees[to as usize] += 1;
-        }
-    }
-    degrees
-}
-
-/// Which nodes layer 0 leads to from the entry point.
-fn reach(graph: &Graph) -> Vec<bool> {
-    reachable(graph.links())
-}
-
-/// Which nodes layer 0 leads to from the entry point. Links that lead nowhere are passed over.
-pub(crate) fn reachable(links: Links<'_>) -> Vec<bool> {
-    let nodes = links.node_count() as usize;
-    let mut reached = vec![false; nodes];
-    let mut stack = Vec::new();
-    if nodes > 0 {
-        reached[0] = true;
-        stack.push(0u32);
-    }
-    // Each node is put there once, so that the stack stays small.
-    while let Some(node) = stack.pop() {
-        let new = |to: &u32| {
-            let seen = reached.get_mut(*to as usize);
-            seen.is_some_and(|seen| !std::mem::replace(seen, true))
-        };
-        stack.extend(links.neighbours(node, 0).filter(new));
-    }
-    reached
 }

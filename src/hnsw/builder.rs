@@ -19,6 +19,7 @@ use super::order;
 use super::progress::{BuildPhase, BuildProgress};
 use super::quantize::{self, Codebook};
 use super::query::{LENGTHS, vector_length};
+use super::repair::repair;
 use super::select::Points;
 use crate::id::RowId;
 
@@ -223,16 +224,19 @@ impl HnswBuilder {
         {
             let points = self.points(vectors, codes.as_ref());
             let sequence = sequence(&graph.levels, self.config.seed);
-            let step = |done| {
-                progress(BuildProgress {
-                    phase: BuildPhase::Link,
-                    done,
-                    total: u64::from(nodes),
-                })
+            let step = |phase| {
+                move |done| {
+                    progress(BuildProgress {
+                        phase,
+                        done,
+                        total: u64::from(nodes),
+                    })
+                }
             };
-            build::link_all(&mut graph, &points, &sequence, self.config.ef_construction, &step)?;
+            let (link, check) = (step(BuildPhase::Link), step(BuildPhase::Check));
+            build::link_all(&mut graph, &points, &sequence, self.config.ef_construction, &link)?;
             report(BuildPhase::Check, 0, u64::from(nodes))?;
-            build::repair(&mut graph, &points, self.config.ef_construction);
+            repair(&mut graph, &points, self.config.ef_construction, &check)?;
         }
         Ok(self.assemble(map, order, codes, cells, graph))
     }

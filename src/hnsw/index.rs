@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::build::{self, Graph};
+use super::build::Graph;
 use super::cells::{Cells, OwnedCells};
 use super::config::{HnswConfig, StoredVectors};
 use super::graph::{Le32, Links, NodeRows, Parts, Vectors};
@@ -10,6 +10,7 @@ use super::kernels::CodeRows;
 use super::metric::VectorMetric;
 use super::quantize::Codebook;
 use super::query::{self, SearchError, SearchOptions, SearchOutcome};
+use super::repair;
 use crate::id::RowId;
 
 /// The codes of all nodes.
@@ -122,7 +123,7 @@ impl HnswIndex {
 
     /// Nodes that the links of layer 0 do not lead to; the build leaves none.
     pub fn unreachable_nodes(&self) -> usize {
-        build::reachable(self.graph.links())
+        repair::reachable(self.graph.links())
             .iter()
             .filter(|&&is| !is)
             .count()

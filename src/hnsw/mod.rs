@@ -24,6 +24,7 @@ mod progress;
 mod quantize;
 mod query;
 pub(crate) mod range;
+mod repair;
 mod rowset;
 mod search;
 mod select;
@@ -46,7 +47,6 @@ pub use rowset::RowSet;
 
 /// What the `format` room reads and writes.
 pub(crate) mod raw {
-    pub(crate) use super::build::reachable;
     pub(crate) use super::cells::Cells;
     pub(crate) use super::graph::{Le32, Links, MAX_LEVELS, NodeRows, Parts, Vectors, vector_stride};
     pub(crate) use super::index::rows_of;
@@ -54,4 +54,5 @@ pub(crate) mod raw {
     pub(crate) use super::quantize::Codebook;
     pub(crate) use super::query::search;
     pub(crate) use super::range;
+    pub(crate) use super::repair::reachable;
 }

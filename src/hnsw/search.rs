@@ -168,7 +168,14 @@ fn walk_layer(
             }
         }
         if taken == 0 {
-            break;
+            // Short of candidates: the entry point leads to what links from here do not lead back to.
+            if pool.is_full() || count == 0 || !visited.insert(0) || !admits(0) {
+                break;
+            }
+            space.keys(&[0], &mut keys[..1]);
+            distances += 1;
+            pool.push(Candidate::new(keys[0], 0));
+            continue;
         }
         rounds = rounds.wrapping_add(1);
         if rounds.is_multiple_of(CHECKED) {

@@ -180,6 +180,26 @@ fn thirty_percent_duplicates_cost_no_recall() {
 }
 
 #[test]
+fn all_of_a_thin_curve_is_reached_by_few_links() {
+    // Thousands of points on a line through space, almost as many of them nearer to each other than codes can tell,
+    // and lists that are too short for them: half of the nodes are in nobody's list.
+    let vector = |row: usize| (0..8).map(move |axis| ((row * 37 + axis * 11) as f64 * 0.7).sin() as f32);
+    let data: Vectors = (0..60_000).map(|row| vector(row).collect()).collect();
+    let config = HnswConfig {
+        m: 2,
+        ef_construction: 8,
+        ..HnswConfig::default()
+    };
+    let index = build(&data, VectorMetric::Euclidean, config);
+    assert_eq!(index.unreachable_nodes(), 0);
+    let mapped = MmapLoader::from_bytes(&HnswSerializer::to_bytes(&index)).unwrap();
+    mapped.verify().unwrap();
+    let found = mapped.search(&data[7], &SearchOptions::new(50_000).ef(59_000)).unwrap();
+    assert!(!found.stats.exact);
+    assert_eq!(found.hits.len(), 50_000);
+}
+
+#[test]
 fn clusters_far_apart_are_all_reached() {
     let mut data = clustered(3000, 24, 17, 1);
     for (i, vector) in data.iter_mut().enumerate() {
