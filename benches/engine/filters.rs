@@ -3,7 +3,7 @@
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use datafusion_hnsw::hnsw::{FilterWay, RowSet, SearchOptions};
+use datafusion_hnsw::hnsw::{RowSet, SearchOptions, SearchWay};
 use datafusion_hnsw::id::RowId;
 use datafusion_hnsw::loader::MappedIndex;
 
@@ -49,11 +49,11 @@ pub(crate) fn run(set: &Set, index: &MappedIndex, ef: usize) {
         unfiltered.as_secs_f64() * 1e6
     );
     let all = [
-        ("exact", FilterWay::Exact),
-        ("codes", FilterWay::Codes),
-        ("cells", FilterWay::Cells),
-        ("graph", FilterWay::Graph),
-        ("auto", FilterWay::Auto),
+        ("exact", SearchWay::Exact),
+        ("codes", SearchWay::Codes),
+        ("cells", SearchWay::Cells),
+        ("graph", SearchWay::Graph),
+        ("auto", SearchWay::Auto),
     ];
     let wanted = std::env::var("HNSW_BENCH_WAYS").unwrap_or_default();
     let ways: Vec<_> = all
@@ -89,11 +89,11 @@ pub(crate) fn run(set: &Set, index: &MappedIndex, ef: usize) {
                     .for_each(|&row| allowed.insert(row));
             }
             let options = SearchOptions::new(K).ef(ef).allowed(&allowed);
-            let truth = answers(queries, index, &options.way(FilterWay::Exact));
+            let truth = answers(queries, index, &options.way(SearchWay::Exact));
             print!("{name:15} {share:5.3}");
             for (label, way) in &ways {
                 // A walk through hardly any allowed rows takes for ever.
-                if *way == FilterWay::Graph && share < 0.01 {
+                if *way == SearchWay::Graph && share < 0.01 {
                     print!("                -       -");
                     continue;
                 }

@@ -63,30 +63,29 @@ fn from_dot(metric: VectorMetric, dot: f64) -> f64 {
     }
 }
 
-/// Rows whose sums run side by side: enough to hide the latency of an addition.
-const LANES: usize = 8;
+/// Rows whose sums run side by side in [`distances_f64`]: enough to hide the latency of an addition.
+pub const LANES: usize = 8;
 
-/// The distances of many rows, with the same bits as [`distance_f64`] one by one, in less time.
-///
-/// `rows` holds the vectors one after the other, `query.len()` numbers each; `out` gets one distance
-/// for each of them.
+/// The distances of many vectors, with the same bits as [`distance_f64`] one by one; in less time where there are
+/// [`LANES`] of them or a multiple of it.
 ///
 /// # Panics
 ///
-/// If `rows.len() != query.len() * out.len()`.
-pub fn distances_f64(metric: VectorMetric, query: &[f64], rows: &[f32], out: &mut [Option<f64>]) {
-    let dim = query.len();
-    assert_eq!(rows.len(), dim * out.len(), "one distance for each row");
-    let mut groups = out.chunks_exact_mut(LANES);
-    let mut at = 0;
-    for group in &mut groups {
-        let lanes: [&[f32]; LANES] = std::array::from_fn(|lane| &rows[(at + lane) * dim..][..dim]);
-        interleaved(metric, query, &lanes, group);
-        at += LANES;
+/// If the lengths differ, or `vectors` and `out` have.
+pub fn distances_f64(metric: VectorMetric, query: &[f64], vectors: &[&[f32]], out: &mut [Option<f64>]) {
+    assert_eq!(vectors.len(), out.len(), "one distance for each vector");
+    let (groups, rest) = vectors.as_chunks::<LANES>();
+    let (distances, distances_of_rest) = out.split_at_mut(groups.len() * LANES);
+    for (group, distances) in groups.iter().zip(distances.chunks_exact_mut(LANES)) {
+        let lanes = group.map(|vector| {
+            assert_eq!(query.len(), vector.len(), "query and vector have the same length");
+            // Of the query's length for the compiler, too.
+            &vector[..query.len()]
+        });
+        interleaved(metric, query, &lanes, distances);
     }
-    for slot in groups.into_remainder() {
-        *slot = distance_f64(metric, query, &rows[at * dim..][..dim]);
-        at += 1;
+    for (vector, distance) in rest.iter().zip(distances_of_rest) {
+        *distance = distance_f64(metric, query, vector);
     }
 }
 

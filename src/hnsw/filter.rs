@@ -1,16 +1,18 @@
 //! Search among the allowed rows only.
 //!
-//! The cheapest of three ways is taken, by a model of costs ([`cheapest`]):
+//! The cheapest way is taken, by a model of costs ([`cheapest`]):
 //!
+//! - look at the vectors of all allowed rows: the answer is exact;
 //! - compare the codes of all allowed rows, and decide among the nearest by their vectors;
 //! - compare those in the cells nearest to the query, and walk from the nearest of them to their neighbours,
 //!   over allowed nodes only;
 //! - walk the graph as if nothing were filtered, but wider, and keep what is allowed. If that leaves too
 //!   few, because the query's neighbourhood is not where the allowed rows are, look for them in the cells.
 //!
-//! If no more rows are allowed than candidates would be kept, each of them is looked at: the answer is exact.
+//! If no more rows are allowed than candidates would be kept, each of them is looked at.
 
 use super::cells::{AllowedCells, Plan, admits};
+use super::cost::{cheapest, width};
 use super::decide::Decide;
 use super::graph::Parts;
 use super::query::{Notes, Query, SearchError, SearchOptions, SearchOutcome, Stop, walk};
@@ -19,73 +21,30 @@ use super::search::{Candidate, Scratch, Space, search_among};
 use super::spaces::{CodeSpace, Walk, with_space};
 use crate::id::RowId;
 
-/// How to search among allowed rows.
+/// How to search.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum FilterWay {
-    /// The cheapest by the model of costs.
+pub enum SearchWay {
+    /// The cheapest by a model of costs.
     #[default]
     Auto,
-    /// Look at the vector of every allowed row; exact.
+    /// Look at the vector of every row, or of every allowed one; exact.
     Exact,
-    /// Compare the codes of all allowed rows.
+    /// Compare the codes of all allowed rows; without such, as [`Graph`](Self::Graph).
     Codes,
-    /// Compare the codes of the allowed rows that are in the cells nearest to the query.
+    /// Compare the codes of the allowed rows that are in the cells nearest to the query; without such, as
+    /// [`Graph`](Self::Graph).
     Cells,
-    /// Walk the graph.
+    /// Walk the graph. Like the others it is exact if `ef` is as many as there are nodes.
     Graph,
 }
 
-/// What a candidate of a walk costs, in comparisons of one allowed row's code. Fitted, as the other costs, on
-/// 200,000 x 128 and 12,000 x 384; the data of the fit are in `docs/ENGINE.md`.
-const CANDIDATE: f64 = 17.0;
-/// What a cell costs that is not looked into.
-const CELL: f64 = 0.33;
-/// What a candidate costs that is looked for in cells; and, for each row that is forbidden for one that is
-/// allowed, what it costs to find out.
-const CANDIDATE_IN_CELLS: f64 = 60.0;
-const FORBIDDEN: f64 = 1.0;
-/// How much wider than `ef / share` a walk must be so that as many of the true neighbours are found: less,
-/// since a walk that is wide anyway finds nearly all of them.
-const WIDER: f64 = 0.7;
 /// A walk that finds fewer allowed candidates than `ef` divided by this has looked in the wrong place.
 const TOO_FEW: usize = 2;
 /// Allowed rows of cells, for each of `ef`, that are compared though none of them improves the answer.
 const PATIENCE: usize = 16;
 /// The fewest rows in a hundred that must be allowed for a walk from allowed row to allowed row.
 const CONNECTED: u64 = 4;
-
-/// The share of rows that are allowed.
-fn share(parts: &Parts<'_>, count: u64) -> f64 {
-    count as f64 / parts.row_count().max(1) as f64
-}
-
-/// The width of a walk that finds about `ef` allowed candidates.
-fn width(parts: &Parts<'_>, count: u64, ef: usize) -> usize {
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "saturates, which is meant"
-    )]
-    let wide = (ef as f64 / share(parts, count) * WIDER) as usize;
-    wide.max(ef)
-}
-
-/// Which way is cheapest for `count` allowed rows.
-fn cheapest(parts: &Parts<'_>, count: u64, ef: usize) -> FilterWay {
-    let codes = count as f64;
-    let walk = width(parts, count, ef) as f64 * CANDIDATE;
-    let cells = parts.cells.map_or(f64::INFINITY, |cells| {
-        cells.count() as f64 * CELL + ef as f64 * (CANDIDATE_IN_CELLS + FORBIDDEN / share(parts, count))
-    });
-    if codes <= walk.min(cells) {
-        FilterWay::Codes
-    } else if cells < walk {
-        FilterWay::Cells
-    } else {
-        FilterWay::Graph
-    }
-}
 
 /// Finds the nearest allowed rows.
 pub(crate) fn search(
@@ -101,14 +60,15 @@ pub(crate) fn search(
     let few = usize::try_from(count).unwrap_or(usize::MAX) <= ef || ef == nodes;
     let stop = Stop(options.stop);
     let way = match options.way {
-        FilterWay::Auto if few => FilterWay::Exact,
-        FilterWay::Auto => cheapest(parts, count, ef),
+        SearchWay::Auto if few => SearchWay::Exact,
+        SearchWay::Auto => cheapest(parts, count, options.k, ef),
         chosen => chosen,
     };
     match way {
-        FilterWay::Exact => return exact(parts, query, options, allowed, &notes.scratch),
-        FilterWay::Graph | FilterWay::Auto => {
-            walk(parts, query, width(parts, count, ef).min(nodes), stop, notes)?;
+        SearchWay::Exact => return exact(parts, query, options, allowed, &notes.scratch),
+        SearchWay::Graph | SearchWay::Auto => {
+            let width = width(parts, count, options.k, ef).min(nodes);
+            walk(parts, query, width, stop, notes)?;
             let mut found = Vec::with_capacity(ef);
             for candidate in notes.scratch.pool.candidates() {
                 if admits(parts, allowed, candidate.node()) {
@@ -121,11 +81,11 @@ pub(crate) fn search(
                 return Ok(decide.finish(&notes.scratch, false));
             }
         }
-        FilterWay::Codes | FilterWay::Cells => {}
+        SearchWay::Codes | SearchWay::Cells => {}
     }
     let Notes { scratch, code } = notes;
     with_space(parts, query, code, |space| match (space, parts.cells) {
-        (Walk::Codes(space), Some(cells)) if way != FilterWay::Codes => {
+        (Walk::Codes(space), Some(cells)) if way != SearchWay::Codes => {
             let cells = AllowedCells {
                 parts,
                 cells,

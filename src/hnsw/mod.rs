@@ -9,6 +9,7 @@ mod builder;
 mod cells;
 mod cluster;
 mod config;
+mod cost;
 mod decide;
 pub mod exact;
 mod filter;
@@ -37,7 +38,7 @@ pub use config::{
     BuildError, DEFAULT_EF_CONSTRUCTION, DEFAULT_EF_SEARCH, DEFAULT_M, DEFAULT_SEED, EF_CONSTRUCTION_RANGE,
     HnswConfig, M_RANGE, MAX_CODE_DIM, MAX_DIM, MAX_ROWS, StoredVectors,
 };
-pub use filter::FilterWay;
+pub use filter::SearchWay;
 pub use graph::Damaged;
 pub use index::HnswIndex;
 pub use metric::{UnknownMetric, VectorMetric};

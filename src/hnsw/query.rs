@@ -4,8 +4,9 @@ use std::cell::RefCell;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::config::DEFAULT_EF_SEARCH;
+use super::cost::is_exact_cheaper;
 use super::decide::Decide;
-use super::filter::{self, FilterWay};
+use super::filter::{self, SearchWay};
 use super::graph::{Damaged, Parts};
 use super::kernels;
 use super::metric::VectorMetric;
@@ -36,8 +37,8 @@ pub struct SearchOptions<'a> {
     /// Also return rows beyond the k-th that could be nearer than it once distances are computed
     /// exactly: those within twice [`distance_error`] of it. For callers that decide in f64.
     pub slack: bool,
-    /// How to search when `allowed` is given.
-    pub way: FilterWay,
+    /// How to search.
+    pub way: SearchWay,
     /// Set by the caller, perhaps in another thread, to end the search with [`SearchError::Interrupted`].
     pub stop: Option<&'a AtomicBool>,
 }
@@ -50,7 +51,7 @@ impl<'a> SearchOptions<'a> {
             ef: DEFAULT_EF_SEARCH,
             allowed: None,
             slack: false,
-            way: FilterWay::Auto,
+            way: SearchWay::Auto,
             stop: None,
         }
     }
@@ -70,9 +71,9 @@ impl<'a> SearchOptions<'a> {
         }
     }
 
-    /// Searches among allowed rows in this way, whatever the model says.
+    /// Searches in this way, whatever the model of costs says.
     #[must_use]
-    pub fn way(self, way: FilterWay) -> Self {
+    pub fn way(self, way: SearchWay) -> Self {
         Self { way, ..self }
     }
 
@@ -290,7 +291,12 @@ fn unfiltered(
     notes: &mut Notes,
 ) -> Result<SearchOutcome, SearchError> {
     let ef = options.ef.max(options.k);
-    if ef >= parts.node_count() as usize {
+    let exact = match options.way {
+        SearchWay::Exact => true,
+        SearchWay::Auto => is_exact_cheaper(parts, options.k, ef),
+        SearchWay::Codes | SearchWay::Cells | SearchWay::Graph => false,
+    };
+    if exact || ef >= parts.node_count() as usize {
         let mut decide = Decide::new(parts, query, options);
         for node in 0..parts.node_count() {
             if node.is_multiple_of(1024) {

@@ -97,7 +97,11 @@ impl Tree {
         let list = |node| links.neighbours(node, 0).collect::<Vec<u32>>();
         let has_slot = |node: &u32| links.neighbours(*node, 0).count() < limit;
         // Whether one of its links is not needed. A node without such a link is the parent of all its neighbours.
-        let can_spare = |node: u32| links.neighbours(node, 0).any(|to| self.parents[to as usize] != node);
+        let can_spare = |node: u32| {
+            links
+                .neighbours(node, 0)
+                .any(|to| self.parents[to as usize] != node)
+        };
         let parent = reached
             .iter()
             .copied()

@@ -13,7 +13,7 @@ use super::files::{SearchFile, Strategy};
 use super::gather::scan_vectors;
 use super::scan::Run;
 use super::stop;
-use crate::hnsw::exact::distance_f64;
+use crate::hnsw::exact::{LANES, distances_f64};
 use crate::hnsw::{Hit, RowSet, SearchError, SearchOptions, VectorMetric, distance_error};
 use crate::id::RowId;
 use crate::sidecar::Sidecar;
@@ -225,17 +225,17 @@ pub(crate) fn search_index(
         }
     }
     run.metrics.count(&outcome.stats);
-    // Farther than the k-th best of other files, even if rounding made it look so.
-    let limit = known.map_or(f64::INFINITY, |(bound, _)| bound.distance());
     let error = |hit: &Hit| {
         let (length, longest) = (query.length, f64::from(sidecar.longest_vector()));
         distance_error(sidecar.metric(), sidecar.dim(), length, longest, hit.distance)
     };
+    // Farther than the k-th best of this file or of the others, even if rounding made it look so.
+    let mut limit = known.map_or(f64::INFINITY, |(bound, _)| bound.distance());
+    if let Some(kth) = outcome.hits.get(request.k.saturating_sub(1)) {
+        limit = limit.min(f64::from(kth.distance) + error(kth));
+    }
     let too_far = |hit: &&Hit| holds_bits && f64::from(hit.distance) - error(hit) > limit;
-    let near = outcome
-        .hits
-        .iter()
-        .filter(|hit| limit.is_infinite() || !too_far(hit));
+    let near = outcome.hits.iter().filter(|hit| !too_far(hit));
     let goes_on = |_: &&Hit| stop.is_none_or(|stop| !stop.load(Ordering::Relaxed));
     let near = near.take_while(goes_on).map(|hit| hit.row);
     found.near = measure(run, sidecar, query, holds_bits, near);
@@ -248,28 +248,34 @@ fn measure(
     sidecar: &Sidecar,
     query: &PreparedQuery,
     holds_bits: bool,
-    rows: impl Iterator<Item = RowId>,
+    mut rows: impl Iterator<Item = RowId>,
 ) -> Vec<Candidate> {
     let metric = run.spec.request.distance.metric();
-    let unknown = |row: RowId| Candidate {
-        row: row.get(),
-        at_least: f64::NEG_INFINITY,
-        at_most: f64::INFINITY,
-    };
-    if !sidecar.has_vectors() {
-        return rows.map(unknown).collect();
-    }
-    rows.map(|row| {
-        let Some(vector) = sidecar.vector(row) else {
-            return unknown(row);
-        };
-        match distance_f64(metric, &query.exact, &vector) {
-            Some(distance) if holds_bits => Candidate::exactly(row.get(), distance),
-            Some(distance) => bounds(row.get(), metric, query, &vector, distance),
-            None => unknown(row),
+    let mut measured = vec![];
+    loop {
+        let together: Vec<RowId> = rows.by_ref().take(LANES).collect();
+        let stored: Vec<_> = together.iter().map(|&row| sidecar.vector(row)).collect();
+        let vectors: Vec<&[f32]> = stored.iter().flatten().map(|vector| &**vector).collect();
+        let mut distances = vec![None; vectors.len()];
+        distances_f64(metric, &query.exact, &vectors, &mut distances);
+        let mut distances = vectors.iter().zip(distances);
+        measured.extend(together.iter().zip(&stored).map(|(row, stored)| {
+            let row = row.get();
+            match stored.as_ref().and_then(|_| distances.next()) {
+                Some((_, Some(distance))) if holds_bits => Candidate::exactly(row, distance),
+                Some((vector, Some(distance))) => bounds(row, metric, query, vector, distance),
+                // Not stored, or of no distance.
+                Some((_, None)) | None => Candidate {
+                    row,
+                    at_least: f64::NEG_INFINITY,
+                    at_most: f64::INFINITY,
+                },
+            }
+        }));
+        if together.len() < LANES {
+            return measured;
         }
-    })
-    .collect()
+    }
 }
 
 /// How far the distance from a `Float64` vector can be from that of its rounding to `f32`, which moves each

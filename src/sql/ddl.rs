@@ -112,7 +112,9 @@ impl CreateIndexCommand {
             .map(|(file, _)| file.clone())
             .collect();
         let is_new = self.options.if_not_exists != Some(true);
-        let name = found.iter().find_map(|found| Some(&found.fresh()?.meta().index_name));
+        let name = found
+            .iter()
+            .find_map(|found| Some(&found.fresh()?.meta().index_name));
         if let Some(name) = name {
             let other = self.options.name.as_ref().is_some_and(|ours| ours != name);
             if is_new && (stale.is_empty() || other) {

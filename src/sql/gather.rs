@@ -11,14 +11,14 @@ use super::files::SearchFile;
 use super::knn::KnnRequest;
 use super::scan::Run;
 use crate::hnsw::VectorMetric;
-use crate::hnsw::exact::{Neighbour, TopK, distance_f64, distances_f64};
+use crate::hnsw::exact::{LANES, Neighbour, TopK, distance_f64, distances_f64};
 use crate::id::RowId;
 use crate::rows::pause::Pause;
 use crate::rows::scan::{matching, row_numbers};
 use crate::rows::vectors::{Vector, Vectors};
 
-/// Rows whose sums run side by side in [`distances_f64`].
-const BLOCK: usize = 64;
+/// Rows that are compared together.
+const BLOCK: usize = 8 * LANES;
 
 /// Compares every vector of a file that passes the filter.
 pub(super) async fn scan_vectors(
@@ -150,7 +150,9 @@ impl<'a> Gather<'a> {
         let rows = std::mem::take(&mut self.block_rows);
         let mut distances = std::mem::take(&mut self.distances);
         let out = &mut distances[..rows.len()];
-        distances_f64(self.metric, &self.query.exact, &self.block, out);
+        let dim = self.query.exact.len();
+        let vectors: Vec<&[f32]> = (0..rows.len()).map(|at| &self.block[at * dim..][..dim]).collect();
+        distances_f64(self.metric, &self.query.exact, &vectors, out);
         for (&row, &distance) in rows.iter().zip(out.iter()) {
             self.put(row, distance);
         }

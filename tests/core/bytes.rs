@@ -2,7 +2,7 @@
 
 use datafusion_hnsw::format::{FormatError, HnswSerializer, SidecarMeta, SourceIdentity, View, write};
 use datafusion_hnsw::hnsw::{
-    FilterWay, HnswBuilder, HnswConfig, MAX_DIM, MAX_ROWS, RowSet, SearchError, SearchOptions, VectorMetric,
+    HnswBuilder, HnswConfig, MAX_DIM, MAX_ROWS, RowSet, SearchError, SearchOptions, SearchWay, VectorMetric,
 };
 use datafusion_hnsw::id::RowId;
 
@@ -21,12 +21,12 @@ pub(crate) fn try_everything(bytes: &[u8]) -> Outcome {
     let mut refused = None;
     let some: RowSet = (0..view.rows().min(1 << 20)).step_by(3).map(RowId::new).collect();
     for options in [
-        SearchOptions::new(3),
+        SearchOptions::new(3).way(SearchWay::Graph),
         SearchOptions::new(3).ef(usize::MAX),
         SearchOptions::new(3).allowed(&allowed),
-        SearchOptions::new(3).allowed(&some).way(FilterWay::Cells),
-        SearchOptions::new(3).allowed(&some).way(FilterWay::Codes),
-        SearchOptions::new(3).ef(5).slack(),
+        SearchOptions::new(3).allowed(&some).way(SearchWay::Cells),
+        SearchOptions::new(3).allowed(&some).way(SearchWay::Codes),
+        SearchOptions::new(3).ef(5).way(SearchWay::Graph).slack(),
     ] {
         refused = refused.or(view.search(&query, &options).err());
     }

@@ -2,7 +2,7 @@
 
 use datafusion_hnsw::format::HnswSerializer;
 use datafusion_hnsw::hnsw::exact::distance_f64;
-use datafusion_hnsw::hnsw::{FilterWay, HnswConfig, RowSet, SearchOptions, VectorMetric};
+use datafusion_hnsw::hnsw::{HnswConfig, RowSet, SearchOptions, SearchWay, VectorMetric};
 use datafusion_hnsw::id::RowId;
 use datafusion_hnsw::loader::{MappedIndex, MmapLoader};
 
@@ -26,7 +26,7 @@ fn recall(
     index: &MappedIndex,
     allowed: &RowSet,
     queries: &[Vec<f32>],
-    way: FilterWay,
+    way: SearchWay,
 ) -> f64 {
     let mut sum = 0.0;
     for query in queries {
@@ -62,7 +62,7 @@ fn filtered_recall_stays_above_097_at_every_selectivity_wherever_the_allowed_row
             ("anti-correlated", &near, &others[others.len() - 30..]),
         ];
         for (name, allowed, queries) in cases {
-            let recall = recall(&data, &index, allowed, queries, FilterWay::Auto);
+            let recall = recall(&data, &index, allowed, queries, SearchWay::Auto);
             assert!(recall >= 0.97, "{name}, {selectivity}, seed 31: recall {recall}");
         }
     }
@@ -75,11 +75,11 @@ fn every_way_of_filtering_returns_all_k() {
     for step in [1, 3, 50, 700] {
         let allowed: RowSet = (0..2000).step_by(step).map(RowId::new).collect();
         for way in [
-            FilterWay::Auto,
-            FilterWay::Exact,
-            FilterWay::Codes,
-            FilterWay::Cells,
-            FilterWay::Graph,
+            SearchWay::Auto,
+            SearchWay::Exact,
+            SearchWay::Codes,
+            SearchWay::Cells,
+            SearchWay::Graph,
         ] {
             let recall = recall(&data, &index, &allowed, &queries, way);
             assert!(recall >= 0.95, "{way:?}, one of {step}, seed 33: recall {recall}");
@@ -102,11 +102,11 @@ fn filtered_rows_of_a_shared_node_are_told_apart() {
     let index = mapped(&data);
     let allowed: RowSet = (400..450).map(RowId::new).collect();
     for way in [
-        FilterWay::Auto,
-        FilterWay::Exact,
-        FilterWay::Codes,
-        FilterWay::Cells,
-        FilterWay::Graph,
+        SearchWay::Auto,
+        SearchWay::Exact,
+        SearchWay::Codes,
+        SearchWay::Cells,
+        SearchWay::Graph,
     ] {
         let hits = index
             .search(&data[5], &SearchOptions::new(60).allowed(&allowed).way(way))

@@ -15,7 +15,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use datafusion_hnsw::format::{FormatError, HnswSerializer, View};
-use datafusion_hnsw::hnsw::{FilterWay, HnswConfig, RowSet, SearchOptions, StoredVectors, VectorMetric};
+use datafusion_hnsw::hnsw::{HnswConfig, RowSet, SearchOptions, SearchWay, StoredVectors, VectorMetric};
 use datafusion_hnsw::id::RowId;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
@@ -190,11 +190,11 @@ fn filtered(bytes: &[u8], random: &mut StdRng) -> String {
     };
     let allowed = any_rows(view.rows().min(1 << 16), random);
     let ways = [
-        FilterWay::Auto,
-        FilterWay::Exact,
-        FilterWay::Codes,
-        FilterWay::Graph,
-        FilterWay::Cells,
+        SearchWay::Auto,
+        SearchWay::Exact,
+        SearchWay::Codes,
+        SearchWay::Graph,
+        SearchWay::Cells,
     ];
     let way = *ways.choose(random).unwrap();
     let sizes = [0, 1, 5, 40, 1 << 32, usize::MAX];

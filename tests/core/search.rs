@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use datafusion_hnsw::format::HnswSerializer;
 use datafusion_hnsw::hnsw::{
-    FilterWay, HnswBuilder, HnswConfig, MAX_DIM, RowSet, SearchError, SearchOptions, StoredVectors,
+    HnswBuilder, HnswConfig, MAX_DIM, RowSet, SearchError, SearchOptions, SearchWay, StoredVectors,
     VectorMetric,
 };
 use datafusion_hnsw::id::RowId;
@@ -117,6 +117,33 @@ fn a_search_with_as_many_candidates_as_nodes_is_exact() {
 }
 
 #[test]
+fn a_search_for_much_of_the_data_looks_at_all_of_it_and_is_exact() {
+    let (data, queries) = (clustered(4000, 33, 45, 1), clustered(5, 33, 45, 2));
+    let even: RowSet = (0..4000).step_by(2).map(RowId::new).collect();
+    for stored in [StoredVectors::F32, StoredVectors::F16, StoredVectors::None] {
+        let config = HnswConfig {
+            stored,
+            ..HnswConfig::default()
+        };
+        let index = build(&data, VectorMetric::Euclidean, config);
+        let exact = |options: &SearchOptions<'_>| {
+            let found = queries
+                .iter()
+                .map(|query| index.search_with(query, options).unwrap());
+            found.map(|found| found.stats.exact).collect::<Vec<_>>()
+        };
+        let (few, many) = (SearchOptions::new(10).ef(64), SearchOptions::new(1500).ef(3000));
+        assert_eq!(exact(&few), [false; 5], "{stored}");
+        assert_eq!(exact(&many), [true; 5], "{stored}: 1500 of 4000 rows");
+        assert_eq!(exact(&many.way(SearchWay::Graph)), [false; 5], "{stored}");
+        assert_eq!(exact(&few.way(SearchWay::Exact)), [true; 5], "{stored}");
+        assert_eq!(exact(&few.allowed(&even)), [false; 5], "{stored}");
+        let some = SearchOptions::new(500).ef(1000).allowed(&even);
+        assert_eq!(exact(&some), [true; 5], "{stored}: 500 of 2000 rows");
+    }
+}
+
+#[test]
 fn identical_vectors_share_a_node_and_all_their_rows_are_found() {
     let mut data = clustered(500, 32, 13, 1);
     data.extend(std::iter::repeat_n(data[42].clone(), 5000));
@@ -194,7 +221,8 @@ fn all_of_a_thin_curve_is_reached_by_few_links() {
     assert_eq!(index.unreachable_nodes(), 0);
     let mapped = MmapLoader::from_bytes(&HnswSerializer::to_bytes(&index)).unwrap();
     mapped.verify().unwrap();
-    let found = mapped.search(&data[7], &SearchOptions::new(50_000).ef(59_000)).unwrap();
+    let most = SearchOptions::new(50_000).ef(59_000).way(SearchWay::Graph);
+    let found = mapped.search(&data[7], &most).unwrap();
     assert!(!found.stats.exact);
     assert_eq!(found.hits.len(), 50_000);
 }
@@ -325,12 +353,12 @@ fn a_search_ends_soon_after_its_caller_asked_it_to() {
     let plain = SearchOptions::new(10);
     let filtered = |set, way| plain.allowed(set).way(way);
     let all = [
-        ("walk", plain.ef(2000)),
+        ("walk", plain.ef(2000).way(SearchWay::Graph)),
         ("every vector", plain.ef(usize::MAX)),
-        ("allowed vectors", filtered(&allowed, FilterWay::Exact)),
-        ("allowed codes", filtered(&allowed, FilterWay::Codes)),
-        ("cells", filtered(&few, FilterWay::Cells)),
-        ("filtered walk", filtered(&few, FilterWay::Graph).ef(2000)),
+        ("allowed vectors", filtered(&allowed, SearchWay::Exact)),
+        ("allowed codes", filtered(&allowed, SearchWay::Codes)),
+        ("cells", filtered(&few, SearchWay::Cells)),
+        ("filtered walk", filtered(&few, SearchWay::Graph).ef(2000)),
     ];
     for (name, options) in all {
         let found = index.search_with(&query, &options.stop(&stop));

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use datafusion::arrow::array::{ArrayRef, BooleanArray, Int32Array, Int64Array, RecordBatch, StringArray};
+use datafusion::arrow::util::pretty::pretty_format_batches;
 use datafusion::parquet::arrow::ArrowWriter;
 use datafusion::parquet::file::properties::WriterProperties;
 use datafusion::prelude::SessionContext;
@@ -178,6 +179,12 @@ impl World {
                 .await
                 .map_err(|error| format!("{sql}: {}", error.strip_backtrace()))?;
             self.indexed = true;
+        }
+        let broken = "SELECT file, reason FROM hnsw_verify('t') WHERE state = 'damaged'";
+        let verified = async { ctx.hnsw_sql(broken).await?.collect().await };
+        let found = verified.await.map_err(|error| format!("{broken}: {error}"))?;
+        if found.iter().any(|batch| batch.num_rows() > 0) {
+            return Err(pretty_format_batches(&found).expect("text").to_string());
         }
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! What is told of loading, fetching, searching and falling back; and what is not told.
 
 use std::fmt::{self, Write};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 
 use datafusion_hnsw::hnsw::SearchOptions;
 use datafusion_hnsw::hnsw::VectorMetric::{Cosine, Euclidean};
@@ -9,7 +9,8 @@ use datafusion_hnsw::sidecar::{Location, SidecarStore};
 use object_store::memory::InMemory;
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
-use tracing::{Event, Metadata, Subscriber};
+use tracing::subscriber::DefaultGuard;
+use tracing::{Dispatch, Event, Metadata, Subscriber};
 
 use crate::conformance::{code, look, publish};
 use crate::sample::Home;
@@ -27,6 +28,18 @@ impl Visit for Line {
 }
 
 impl Told {
+    /// Listens to this thread until the guard is dropped.
+    fn listen() -> (Self, DefaultGuard) {
+        // Where there is but one listener, what another thread comes to first is decided by that thread's own, which is
+        // nobody, for all threads and for good.
+        static OTHERS: LazyLock<[Dispatch; 2]> =
+            LazyLock::new(|| [Dispatch::new(Told::default()), Dispatch::new(Told::default())]);
+        LazyLock::force(&OTHERS);
+        let told = Self::default();
+        let guard = tracing::subscriber::set_default(told.clone());
+        (told, guard)
+    }
+
     pub fn lines(&self) -> Vec<String> {
         self.0.lock().expect("no panic").clone()
     }
@@ -76,8 +89,7 @@ impl Subscriber for Told {
 
 #[tokio::test]
 async fn a_stale_sidecar_is_warned_of_once_per_file_and_a_missing_one_never() {
-    let told = Told::default();
-    let _guard = tracing::subscriber::set_default(told.clone());
+    let (told, _guard) = Told::listen();
     let home = Home::local();
     let store = home.store();
     for name in ["one.parquet", "two.parquet"] {
@@ -115,8 +127,7 @@ async fn a_fetch_tells_how_far_it_is() {
     let mut options = home.options();
     let cache = crate::sample::temp();
     (options.cache_dir, options.fetch_part) = (Some(cache.path().to_owned()), 10_000);
-    let told = Told::default();
-    let _guard = tracing::subscriber::set_default(told.clone());
+    let (told, _guard) = Told::listen();
     let found = look(&SidecarStore::new(options), &at, Cosine, 500).await;
     let bytes = found.fresh().expect("fresh").bytes();
     let span = told.one("span fetch", &["url", "bytes"]);
@@ -145,8 +156,7 @@ async fn a_search_tells_of_its_work_and_not_of_what_was_asked() {
     let store = home.store();
     publish(&store, &at, Euclidean, 50).await;
     let found = look(&store, &at, Euclidean, 50).await;
-    let told = Told::default();
-    let _guard = tracing::subscriber::set_default(told.clone());
+    let (told, _guard) = Told::listen();
     let hits = found
         .fresh()
         .expect("fresh")
@@ -162,8 +172,7 @@ async fn a_search_tells_of_its_work_and_not_of_what_was_asked() {
 
 #[tokio::test]
 async fn messages_name_no_passwords_and_no_signatures() {
-    let told = Told::default();
-    let _guard = tracing::subscriber::set_default(told.clone());
+    let (told, _guard) = Told::listen();
     // As a store's URL with credentials in it, and one that fails with such a URL in its error.
     let memory = Arc::new(InMemory::new());
     let at = Location::remote(memory, "https://someone:HIDDEN@host", "t.parquet".into());

@@ -1,0 +1,88 @@
+//! What a search costs, by way, in comparisons of one row's code.
+//!
+//! The model only has to order the ways: it was fitted on 200,000 x 128 and 12,000 x 384, and the data of the fit are
+//! in `docs/ENGINE.md`.
+
+use super::config::StoredVectors;
+use super::filter::SearchWay;
+use super::graph::Parts;
+
+/// A candidate of a narrow walk, which finds most of what it looks at in the caches; and of a wide one, for each
+/// square root of its width, as memory is waited for and the sorted candidates make way for each other.
+const CANDIDATE: f64 = 17.0;
+const CANDIDATE_OF_WIDE: f64 = 0.6;
+/// A candidate whose vector is looked at in the end.
+const DECIDED: f64 = 10.0;
+/// A cell that is not looked into.
+const CELL: f64 = 0.33;
+/// A candidate that is looked for in cells; for each row that is forbidden for one that is allowed, finding out; and a
+/// row of the answer, as cells are looked into until none improves it.
+const CANDIDATE_IN_CELLS: f64 = 45.0;
+const FORBIDDEN: f64 = 1.0;
+const FOUND_IN_CELLS: f64 = 100.0;
+/// A code that gets among the nearest makes way for itself: for each of those.
+const MAKING_WAY: f64 = 0.01;
+/// How much wider than `ef / share` a walk must be so that as many of the true neighbours are found: less,
+/// since a walk that is wide anyway finds nearly all of them.
+const WIDER: f64 = 0.7;
+/// How much wider than `k / share` it must be so that it hardly ever finds fewer than `k` allowed rows.
+const ENOUGH: f64 = 1.2;
+
+/// What looking at one vector costs.
+fn vector(parts: &Parts<'_>) -> f64 {
+    match parts.vectors.stored {
+        StoredVectors::F32 => 4.0,
+        StoredVectors::F16 => 8.0,
+        StoredVectors::None => 1.0,
+    }
+}
+
+/// What a walk costs.
+fn walk(width: f64, decided: f64) -> f64 {
+    width * CANDIDATE.max(CANDIDATE_OF_WIDE * width.sqrt()) + decided * DECIDED
+}
+
+/// Whether looking at every vector costs less than a walk of `ef` candidates; the more so as its answer is exact.
+pub(crate) fn is_exact_cheaper(parts: &Parts<'_>, k: usize, ef: usize) -> bool {
+    f64::from(parts.node_count()) * vector(parts) <= walk(ef as f64, k as f64)
+}
+
+/// The share of rows that are allowed.
+fn share(parts: &Parts<'_>, count: u64) -> f64 {
+    count as f64 / parts.row_count().max(1) as f64
+}
+
+/// The width of a walk that finds about `ef` allowed candidates, and `k` of them nearly always.
+pub(crate) fn width(parts: &Parts<'_>, count: u64, k: usize, ef: usize) -> usize {
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "saturates, which is meant"
+    )]
+    let wide = ((ef as f64 * WIDER).max(k as f64 * ENOUGH) / share(parts, count)) as usize;
+    wide.max(ef)
+}
+
+/// Which way is cheapest for `count` allowed rows.
+pub(crate) fn cheapest(parts: &Parts<'_>, count: u64, k: usize, ef: usize) -> SearchWay {
+    let (rows, wanted) = (count as f64, ef as f64);
+    let exact = rows * vector(parts);
+    let entered = wanted * (1.0 + (rows / wanted).max(1.0).ln());
+    let codes = rows + entered * wanted * MAKING_WAY;
+    let graph = walk(width(parts, count, k, ef) as f64, k as f64);
+    let cells = parts.cells.map_or(f64::INFINITY, |cells| {
+        let candidate = CANDIDATE_IN_CELLS + FORBIDDEN / share(parts, count);
+        cells.count() as f64 * CELL + wanted * candidate + k as f64 * FOUND_IN_CELLS
+    });
+    let ways = [
+        (exact, SearchWay::Exact),
+        (codes, SearchWay::Codes),
+        (cells, SearchWay::Cells),
+        (graph, SearchWay::Graph),
+    ];
+    let (_, way) = ways
+        .into_iter()
+        .min_by(|(one, _), (other, _)| one.total_cmp(other))
+        .expect("four ways");
+    way
+}
