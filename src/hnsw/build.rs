@@ -10,6 +10,7 @@ use rayon::prelude::*;
 
 use super::config::BuildError;
 use super::graph::{Le32, Links, NO_LINK};
+use super::levels::mix;
 use super::query::Stop;
 use super::search::{Candidate, Scratch, Space, descend, search_layer};
 use super::select::{Points, select_neighbours};
@@ -97,6 +98,20 @@ struct Back {
     layer: u32,
     to: u32,
     from: u32,
+}
+
+/// The order of insertion: the entry point, then layer by layer from the top, shuffled within each. Sorted in place:
+/// what a sort by cached keys takes would stay with the allocator, at the peak of a build.
+pub(crate) fn sequence(levels: &[u32], seed: u64) -> Vec<u32> {
+    let nodes = levels.first().copied().unwrap_or(0);
+    let mut sequence: Vec<u32> = (0..nodes).collect();
+    let mut first = 1.min(nodes) as usize;
+    for &count in levels.iter().rev() {
+        let layer = &mut sequence[first.min(count as usize)..count as usize];
+        layer.sort_unstable_by_key(|&node| (mix(seed.wrapping_add(1) ^ mix(u64::from(node))), node));
+        first = count as usize;
+    }
+    sequence
 }
 
 /// Links all nodes of `graph`, in the order `sequence`, whose first node is 0.

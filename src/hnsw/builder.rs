@@ -12,11 +12,10 @@ use super::config::{BuildError, HnswConfig, MAX_CODE_DIM, MAX_DIM, MAX_ROWS, Sto
 use super::fold::Groups;
 use super::graph::{MAX_LEVELS, NO_SLOT, Vectors};
 use super::index::{Codes, HnswIndex};
-use super::kernels::CodeRows;
-use super::levels::{draw_layer, mix};
+use super::levels::draw_layer;
 use super::metric::VectorMetric;
 use super::order;
-use super::progress::{BuildPhase, BuildProgress};
+use super::progress::{BuildPhase, BuildProgress, Watch};
 use super::quantize::{self, Codebook};
 use super::query::{LENGTHS, vector_length};
 use super::repair::repair;
@@ -199,11 +198,14 @@ impl HnswBuilder {
         let groups = self.fold_identical();
         let nodes = u32::try_from(groups.len()).expect("as many as rows at most");
         report(BuildPhase::Encode, 0, u64::from(nodes))?;
+        let watch = Watch::new(progress, u64::from(nodes));
 
         let by_row: Vec<u32> = groups.iter().map(|group| group[0].1).collect();
         let vectors = self.vectors(&by_row);
-        let codes = self.encode(vectors, nodes);
-        let (numbered, levels, cells) = self.number(&groups, vectors, codes.as_ref());
+        let codes = self.encode(vectors, nodes, &watch);
+        watch.check()?;
+        let (numbered, levels, cells) = self.number(&groups, vectors, codes.as_ref(), &watch);
+        watch.check()?;
         let groups = groups.reordered(&numbered);
         let codes = codes.map(|codes| codes.reordered(&numbered));
         drop((numbered, by_row));
@@ -223,7 +225,7 @@ impl HnswBuilder {
         let mut graph = Graph::new(levels, self.config.m);
         {
             let points = self.points(vectors, codes.as_ref());
-            let sequence = sequence(&graph.levels, self.config.seed);
+            let sequence = build::sequence(&graph.levels, self.config.seed);
             let step = |phase| {
                 move |done| {
                     progress(BuildProgress {
@@ -278,6 +280,7 @@ impl HnswBuilder {
         groups: &Groups,
         vectors: Vectors<'_>,
         codes: Option<&Codes>,
+        watch: &Watch<'_>,
     ) -> (Vec<u32>, Vec<u32>, Option<OwnedCells>) {
         let nodes = u32::try_from(groups.len()).expect("as many as rows at most");
         let highest: Vec<usize> = groups
@@ -293,10 +296,10 @@ impl HnswBuilder {
             levels.push(0);
         }
         let points = self.points(vectors, codes);
-        let mut clusters = codes.and_then(|codes| cluster(codes.rows(), nodes));
+        let mut clusters = codes.and_then(|codes| cluster(codes.rows(), nodes, watch));
         let mut numbered = match (&mut clusters, codes) {
-            (Some(clusters), Some(codes)) => order::by_cells(&points, clusters, codes.stride),
-            _ => order::by_locality(&points, nodes),
+            (Some(clusters), Some(codes)) => order::by_cells(&points, clusters, codes.stride, watch),
+            _ => order::by_locality(&points, nodes, watch),
         };
         numbered.sort_by_key(|&group| std::cmp::Reverse(highest[group as usize]));
         let cells = clusters.map(|clusters| OwnedCells::new(clusters, &numbered, &levels));
@@ -314,7 +317,7 @@ impl HnswBuilder {
     }
 
     /// The codes of the nodes, if the walk is to use codes.
-    fn encode(&self, vectors: Vectors<'_>, nodes: u32) -> Option<Codes> {
+    fn encode(&self, vectors: Vectors<'_>, nodes: u32, watch: &Watch<'_>) -> Option<Codes> {
         let useful = (quantize::LEAST_DIM..=MAX_CODE_DIM).contains(&self.dim);
         if !useful && self.config.stored != StoredVectors::None {
             return None;
@@ -330,6 +333,9 @@ impl HnswBuilder {
         bytes.par_chunks_mut(stride).enumerate().for_each_init(
             || vec![0.0; self.dim],
             |row, (node, code)| {
+                if !watch.goes_on() {
+                    return;
+                }
                 self.directed(vectors, u32::try_from(node).expect("below the node count"), row);
                 book.encode(row, code);
             },
@@ -338,42 +344,9 @@ impl HnswBuilder {
     }
 }
 
-/// The order of insertion: the entry point, then layer by layer from the top, shuffled within each. Sorted in place:
-/// what a sort by cached keys takes would stay with the allocator, at the peak of a build.
-fn sequence(levels: &[u32], seed: u64) -> Vec<u32> {
-    let nodes = levels.first().copied().unwrap_or(0);
-    let mut sequence: Vec<u32> = (0..nodes).collect();
-    let mut first = 1.min(nodes) as usize;
-    for &count in levels.iter().rev() {
-        let layer = &mut sequence[first.min(count as usize)..count as usize];
-        layer.sort_unstable_by_key(|&node| (mix(seed.wrapping_add(1) ^ mix(u64::from(node))), node));
-        first = count as usize;
-    }
-    sequence
-}
-
 fn small_row(row: RowId) -> Result<u32, BuildError> {
     u32::try_from(row.get())
         .ok()
         .filter(|&small| u64::from(small) < MAX_ROWS)
         .ok_or(BuildError::TooManyRows(row.get()))
-}
-
-impl Codes {
-    /// The codes in another order.
-    fn reordered(self, order: &[u32]) -> Self {
-        let mut bytes = vec![0; self.bytes.len()];
-        bytes
-            .par_chunks_mut(self.stride)
-            .zip(order)
-            .for_each(|(code, &from)| code.copy_from_slice(self.rows().row(from)));
-        Self { bytes, ..self }
-    }
-
-    pub(crate) fn rows(&self) -> CodeRows<'_> {
-        CodeRows {
-            bytes: &self.bytes,
-            stride: self.stride,
-        }
-    }
 }

@@ -8,6 +8,7 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::kernels::{CodeMetric, CodeRows, Isa, code_keys};
+use super::progress::Watch;
 
 /// Nodes of a cell, on average, in sets that have no more cells than [`MOST`] for that.
 const SIZE: u32 = 64;
@@ -32,8 +33,8 @@ pub(crate) struct Clusters {
     pub(crate) centres: Vec<u8>,
 }
 
-/// The cells of the nodes `0..count`; none if they are few.
-pub(crate) fn cluster(codes: CodeRows<'_>, count: u32) -> Option<Clusters> {
+/// The cells of the nodes `0..count`; none if they are few. Of no use once the watch has stopped.
+pub(crate) fn cluster(codes: CodeRows<'_>, count: u32, watch: &Watch<'_>) -> Option<Clusters> {
     if count < LEAST {
         return None;
     }
@@ -43,12 +44,18 @@ pub(crate) fn cluster(codes: CodeRows<'_>, count: u32) -> Option<Clusters> {
     let size = count / u32::try_from(cells).expect("fewer than nodes");
     let step = (count / (groups * SAMPLE)).max(1);
     let sample: Vec<u32> = (0..count).step_by(step as usize).collect();
-    let tops = Centres::lloyd(codes, &sample, groups as usize);
+    let tops = Centres::lloyd(codes, &sample, groups as usize, watch);
 
     let nodes: Vec<u32> = (0..count).collect();
     let group_of: Vec<u32> = nodes
         .par_iter()
-        .map(|&node| tops.nearest(codes.row(node)))
+        .map(|&node| {
+            if watch.goes_on() {
+                tops.nearest(codes.row(node))
+            } else {
+                0
+            }
+        })
         .collect();
     let mut members = vec![Vec::new(); groups as usize];
     for (&group, node) in group_of.iter().zip(0..) {
@@ -57,7 +64,7 @@ pub(crate) fn cluster(codes: CodeRows<'_>, count: u32) -> Option<Clusters> {
     drop(group_of);
     let parts: Vec<Centres> = members
         .par_iter()
-        .map(|members| Centres::lloyd(codes, members, members.len().div_ceil(size as usize)))
+        .map(|members| Centres::lloyd(codes, members, members.len().div_ceil(size as usize), watch))
         .collect();
     drop(members);
     let starts: Vec<usize> = parts
@@ -78,6 +85,9 @@ pub(crate) fn cluster(codes: CodeRows<'_>, count: u32) -> Option<Clusters> {
         of = nodes
             .par_iter()
             .map(|&node| {
+                if !watch.goes_on() {
+                    return 0;
+                }
                 let code = codes.row(node);
                 let mut near = Vec::with_capacity(tops.count());
                 tops.keys_of(code, 0..tops.count(), |key, id| near.push((key, id)));
@@ -108,7 +118,7 @@ struct Centres {
 
 impl Centres {
     /// `count` centres of `nodes`: evenly spread nodes, moved to the means of those nearest to them.
-    fn lloyd(codes: CodeRows<'_>, nodes: &[u32], count: usize) -> Self {
+    fn lloyd(codes: CodeRows<'_>, nodes: &[u32], count: usize, watch: &Watch<'_>) -> Self {
         let first = (0..count).map(|i| codes.row(nodes[i * nodes.len() / count]));
         let mut centres = Self {
             bytes: first.flatten().copied().collect(),
@@ -118,7 +128,13 @@ impl Centres {
             let of: Vec<u32> = nodes
                 .par_iter()
                 .with_min_len(1024)
-                .map(|&node| centres.nearest(codes.row(node)))
+                .map(|&node| {
+                    if watch.goes_on() {
+                        centres.nearest(codes.row(node))
+                    } else {
+                        0
+                    }
+                })
                 .collect();
             centres.move_to_means(codes, nodes, &of);
         }

@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use rayon::prelude::*;
+
 use super::build::Graph;
 use super::cells::{Cells, OwnedCells};
 use super::config::{HnswConfig, StoredVectors};
@@ -19,6 +21,25 @@ pub(crate) struct Codes {
     pub(crate) book: Codebook,
     pub(crate) stride: usize,
     pub(crate) bytes: Vec<u8>,
+}
+
+impl Codes {
+    /// The codes in another order.
+    pub(crate) fn reordered(self, order: &[u32]) -> Self {
+        let mut bytes = vec![0; self.bytes.len()];
+        bytes
+            .par_chunks_mut(self.stride)
+            .zip(order)
+            .for_each(|(code, &from)| code.copy_from_slice(self.rows().row(from)));
+        Self { bytes, ..self }
+    }
+
+    pub(crate) fn rows(&self) -> CodeRows<'_> {
+        CodeRows {
+            bytes: &self.bytes,
+            stride: self.stride,
+        }
+    }
 }
 
 /// An index in memory, as [`HnswBuilder`](super::HnswBuilder) leaves it: search it, or write it.

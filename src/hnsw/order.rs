@@ -5,6 +5,7 @@
 
 use super::cluster::Clusters;
 use super::kernels::{CodeMetric, CodeRows};
+use super::progress::Watch;
 use super::search::Space;
 use super::select::Points;
 
@@ -15,15 +16,20 @@ const SAMPLE: usize = 64;
 
 /// An order of the points `0..count` in which neighbours are near each other: halved again and again,
 /// between two points that lie far apart.
-pub(crate) fn by_locality(points: &Points<'_>, count: u32) -> Vec<u32> {
+pub(crate) fn by_locality(points: &Points<'_>, count: u32, watch: &Watch<'_>) -> Vec<u32> {
     let mut ids: Vec<u32> = (0..count).collect();
-    halve(points, &mut ids);
+    halve(points, &mut ids, watch);
     ids
 }
 
 /// An order of the points in which those of a cell follow each other and neighbouring cells are near each
 /// other. Numbers the cells anew, in that order.
-pub(crate) fn by_cells(points: &Points<'_>, clusters: &mut Clusters, stride: usize) -> Vec<u32> {
+pub(crate) fn by_cells(
+    points: &Points<'_>,
+    clusters: &mut Clusters,
+    stride: usize,
+    watch: &Watch<'_>,
+) -> Vec<u32> {
     let count = u32::try_from(clusters.centres.len() / stride).expect("fewer than points");
     let centres = Points::Codes {
         metric: CodeMetric::Squared,
@@ -32,7 +38,7 @@ pub(crate) fn by_cells(points: &Points<'_>, clusters: &mut Clusters, stride: usi
             stride,
         },
     };
-    let order = by_locality(&centres, count);
+    let order = by_locality(&centres, count, watch);
     let mut members = vec![Vec::new(); order.len()];
     for (&cell, point) in clusters.of.iter().zip(0..) {
         members[cell as usize].push(point);
@@ -50,15 +56,15 @@ pub(crate) fn by_cells(points: &Points<'_>, clusters: &mut Clusters, stride: usi
             .iter()
             .for_each(|&point| clusters.of[point as usize] = rank);
         rank += 1;
-        halve(points, &mut members);
+        halve(points, &mut members, watch);
         ids.extend(members);
     }
     clusters.centres = centres;
     ids
 }
 
-fn halve(points: &Points<'_>, ids: &mut [u32]) {
-    if ids.len() <= LEAF {
+fn halve(points: &Points<'_>, ids: &mut [u32], watch: &Watch<'_>) {
+    if ids.len() <= LEAF || !watch.goes_on() {
         return;
     }
     let sample: Vec<u32> = ids.iter().step_by(ids.len().div_ceil(SAMPLE)).copied().collect();
@@ -79,10 +85,10 @@ fn halve(points: &Points<'_>, ids: &mut [u32]) {
     drop(sides);
     let (left, right) = ids.split_at_mut(middle);
     if left.len() > 1000 {
-        rayon::join(|| halve(points, left), || halve(points, right));
+        rayon::join(|| halve(points, left, watch), || halve(points, right, watch));
     } else {
-        halve(points, left);
-        halve(points, right);
+        halve(points, left, watch);
+        halve(points, right, watch);
     }
 }
 

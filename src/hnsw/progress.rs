@@ -1,4 +1,9 @@
-//! How far a build is, for whoever waits for it.
+//! How far a build is, for whoever waits for it or no longer does.
+
+use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use super::config::BuildError;
 
 /// How far a build is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,4 +28,53 @@ pub enum BuildPhase {
     Link,
     /// Checking that every node can be reached.
     Check,
+}
+
+/// How often a piece of work asks before whoever waits for it is asked.
+const CALLS: u64 = 512;
+
+/// Whether somebody still waits for a build: asked for each node, or so, by the work that comes before linking.
+pub(crate) struct Watch<'a> {
+    progress: &'a (dyn Fn(BuildProgress) -> ControlFlow<()> + Sync),
+    total: u64,
+    calls: AtomicU64,
+    stopped: AtomicBool,
+}
+
+impl<'a> Watch<'a> {
+    pub(crate) fn new(progress: &'a (dyn Fn(BuildProgress) -> ControlFlow<()> + Sync), total: u64) -> Self {
+        Self {
+            progress,
+            total,
+            calls: AtomicU64::new(0),
+            stopped: AtomicBool::new(false),
+        }
+    }
+
+    /// False once nobody waits: what is still to be done may be left out.
+    pub(crate) fn goes_on(&self) -> bool {
+        if self.stopped.load(Ordering::Relaxed) {
+            return false;
+        }
+        if self.calls.fetch_add(1, Ordering::Relaxed).is_multiple_of(CALLS) {
+            let at = BuildProgress {
+                phase: BuildPhase::Encode,
+                done: 0,
+                total: self.total,
+            };
+            if (self.progress)(at).is_break() {
+                self.stopped.store(true, Ordering::Relaxed);
+                return false;
+            }
+        }
+        true
+    }
+
+    /// The error of a build that was stopped.
+    pub(crate) fn check(&self) -> Result<(), BuildError> {
+        if self.stopped.load(Ordering::Relaxed) {
+            return Err(BuildError::Cancelled);
+        }
+        Ok(())
+    }
 }

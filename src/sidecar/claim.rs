@@ -14,6 +14,10 @@ pub(super) const UNFINISHED: &str = "part";
 /// Where the file system cannot lock, a file untouched for this long counts as left behind.
 const ABANDONED: Duration = Duration::from_secs(3600);
 
+/// How often an unfinished file that is locked is looked at again, a millisecond apart: who only looks whether its
+/// writer is alive, or removes it as a leftover, holds the lock for a moment.
+const LOOKS: u32 = 20;
+
 /// An unfinished file that is ours alone. Dropping it removes it.
 #[derive(Debug)]
 pub(super) struct Claim {
@@ -33,6 +37,7 @@ pub(super) enum Claimed {
 impl Claim {
     /// Makes the file at `path` ours and empty.
     pub(super) fn take(path: &Path) -> io::Result<Claimed> {
+        let mut looks = 0;
         loop {
             let existed = path.exists();
             let file = OpenOptions::new()
@@ -43,6 +48,11 @@ impl Claim {
                 .open(path)?;
             match file.try_lock() {
                 Ok(()) => {}
+                Err(TryLockError::WouldBlock) if looks < LOOKS => {
+                    looks += 1;
+                    std::thread::sleep(Duration::from_millis(1));
+                    continue;
+                }
                 Err(TryLockError::WouldBlock) => return Ok(Claimed::Busy),
                 Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Unsupported => {
                     if existed && !is_abandoned(&file) {
@@ -185,6 +195,32 @@ mod tests {
         claim.abandon();
         assert!(remove_leftover(&path));
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn who_looks_for_leftovers_does_not_hinder_a_writer() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let done = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| {
+                    while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                        for entry in std::fs::read_dir(dir.path()).expect("there").flatten() {
+                            let _ = is_claimed(&entry.path());
+                            remove_leftover(&entry.path());
+                        }
+                    }
+                });
+            }
+            let busy = (0..20_000)
+                .filter(|number| {
+                    let path = dir.path().join(format!("{number}.part"));
+                    matches!(Claim::take(&path), Ok(Claimed::Busy))
+                })
+                .count();
+            done.store(true, std::sync::atomic::Ordering::Relaxed);
+            assert_eq!(busy, 0);
+        });
     }
 
     #[test]

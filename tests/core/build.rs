@@ -145,3 +145,27 @@ fn a_build_can_be_watched_and_cancelled() {
     });
     assert!(cancelled.unwrap_err().to_string().contains("cancelled"));
 }
+
+#[test]
+fn a_build_can_be_cancelled_before_it_links() {
+    use std::ops::ControlFlow;
+    use std::sync::atomic::{AtomicU64, Ordering};
+    // With codes and cells, and without.
+    for dim in [32, 8] {
+        let mut builder = HnswBuilder::new(dim, VectorMetric::Euclidean, HnswConfig::default());
+        for (row, vector) in clustered(40_000, dim, 29, 1).iter().enumerate() {
+            builder.insert_slice(RowId::new(row as u64), vector).unwrap();
+        }
+        let calls = AtomicU64::new(0);
+        let cancelled = builder.build_with(&|progress| {
+            assert_eq!(progress.done, 0, "dim {dim}: nothing is linked");
+            if calls.fetch_add(1, Ordering::Relaxed) < 5 {
+                ControlFlow::Continue(())
+            } else {
+                ControlFlow::Break(())
+            }
+        });
+        assert!(cancelled.unwrap_err().to_string().contains("cancelled"));
+        assert!(calls.into_inner() < 15, "dim {dim}: work goes on");
+    }
+}
