@@ -212,7 +212,7 @@ mod tests {
                     }
                 });
             }
-            let busy = (0..20_000)
+            let busy = (0..3000)
                 .filter(|number| {
                     let path = dir.path().join(format!("{number}.part"));
                     matches!(Claim::take(&path), Ok(Claimed::Busy))
