@@ -16,7 +16,7 @@ use crate::rows::filter::Bitmap;
 use crate::sidecar::Sidecar;
 
 /// A search that keeps fewer candidates is over in some ten milliseconds, before anybody misses its thread.
-const SHORT: usize = 1 << 14;
+const SHORT: usize = 1 << 12;
 
 /// Says stop when it is dropped.
 #[derive(Debug, Default)]
