@@ -254,7 +254,10 @@ fn measure(
     let mut measured = vec![];
     loop {
         let together: Vec<RowId> = rows.by_ref().take(LANES).collect();
-        let stored: Vec<_> = together.iter().map(|&row| sidecar.vector(row)).collect();
+        let stored = together
+            .iter()
+            .map(|&row| sidecar.vector(row).filter(|_| sidecar.has_vectors()));
+        let stored: Vec<_> = stored.collect();
         let vectors: Vec<&[f32]> = stored.iter().flatten().map(|vector| &**vector).collect();
         let mut distances = vec![None; vectors.len()];
         distances_f64(metric, &query.exact, &vectors, &mut distances);
@@ -264,7 +267,7 @@ fn measure(
             match stored.as_ref().and_then(|_| distances.next()) {
                 Some((_, Some(distance))) if holds_bits => Candidate::exactly(row, distance),
                 Some((vector, Some(distance))) => bounds(row, metric, query, vector, distance),
-                // Not stored, or of no distance.
+                // Not stored in full, or of no distance.
                 Some((_, None)) | None => Candidate {
                     row,
                     at_least: f64::NEG_INFINITY,
