@@ -79,9 +79,7 @@ impl Tree {
     fn grow(&mut self, links: Links<'_>, node: u32, parent: u32) {
         self.parents[node as usize] = parent;
         follow(links, node, |from, to| {
-            let Some(parent) = self.parents.get_mut(to as usize) else {
-                return false;
-            };
+            let parent = &mut self.parents[to as usize];
             let is_new = *parent == NO_LINK;
             if is_new {
                 *parent = from;
@@ -94,7 +92,6 @@ impl Tree {
     fn adopt(&self, graph: &mut Graph, reached: &[u32], orphan: u32, incoming: &mut [u32]) -> u32 {
         let limit = graph.limit(0);
         let links = graph.links();
-        let list = |node| links.neighbours(node, 0).collect::<Vec<u32>>();
         let has_slot = |node: &u32| links.neighbours(*node, 0).count() < limit;
         // Whether one of its links is not needed. A node without such a link is the parent of all its neighbours.
         let can_spare = |node: u32| {
@@ -115,7 +112,7 @@ impl Tree {
                 }
                 node
             });
-        let mut neighbours = list(parent);
+        let mut neighbours: Vec<u32> = links.neighbours(parent, 0).collect();
         if neighbours.len() < limit {
             neighbours.push(orphan);
         } else {

@@ -254,10 +254,9 @@ fn measure(
     let mut measured = vec![];
     loop {
         let together: Vec<RowId> = rows.by_ref().take(LANES).collect();
-        let stored = together
-            .iter()
-            .map(|&row| sidecar.vector(row).filter(|_| sidecar.has_vectors()));
-        let stored: Vec<_> = stored.collect();
+        // Halves are not the vectors, and bound nothing.
+        let stored = |&row: &RowId| sidecar.has_vectors().then(|| sidecar.vector(row)).flatten();
+        let stored: Vec<_> = together.iter().map(stored).collect();
         let vectors: Vec<&[f32]> = stored.iter().flatten().map(|vector| &**vector).collect();
         let mut distances = vec![None; vectors.len()];
         distances_f64(metric, &query.exact, &vectors, &mut distances);
