@@ -11,6 +11,8 @@ mod build;
 mod bytes;
 #[path = "core/common.rs"]
 mod common;
+#[path = "core/entries.rs"]
+mod entries;
 #[path = "core/exactness.rs"]
 mod exactness;
 #[path = "core/filters.rs"]

@@ -25,6 +25,7 @@ pub(super) enum Section {
     Links,
     Upper,
     Cells,
+    Groups,
     Nodes,
     Rows,
     Lists,
@@ -32,12 +33,13 @@ pub(super) enum Section {
 }
 
 impl Section {
-    pub(super) const ALL: [Self; 9] = [
+    pub(super) const ALL: [Self; 10] = [
         Self::Header,
         Self::Codes,
         Self::Links,
         Self::Upper,
         Self::Cells,
+        Self::Groups,
         Self::Nodes,
         Self::Rows,
         Self::Lists,
@@ -52,11 +54,17 @@ impl Section {
             Self::Links => "links",
             Self::Upper => "upper",
             Self::Cells => "cells",
+            Self::Groups => "groups",
             Self::Nodes => "nodes",
             Self::Rows => "rows",
             Self::Lists => "lists",
             Self::Vectors => "vectors",
         }
+    }
+
+    /// Whether indexes that do not have its content do without the blob.
+    pub(super) const fn is_optional(self) -> bool {
+        matches!(self, Self::Cells | Self::Groups)
     }
 
     /// The type of the blob.
@@ -91,6 +99,8 @@ pub(super) struct Header {
     pub(super) levels: Vec<u32>,
     /// Groups of near nodes; 0 if there are none, and in sidecars from before there were any.
     pub(super) cells: u32,
+    /// Cells of a group; 0 if there are no groups, as before there were any.
+    pub(super) group: u32,
 }
 
 impl Header {
@@ -132,6 +142,7 @@ impl Header {
             out.extend(self.levels.get(layer).copied().unwrap_or(0).to_le_bytes());
         }
         out.extend(self.cells.to_le_bytes());
+        out.extend(self.group.to_le_bytes());
         out.resize(CHECKSUM, 0);
         out.extend(xxh3_64(&out).to_le_bytes());
         out.try_into().expect("as long as a header")
@@ -176,7 +187,7 @@ impl Header {
             return Err(damaged("impossible number of layers"));
         }
         levels.truncate(layers);
-        let cells = fields.u32();
+        let (cells, group) = (fields.u32(), fields.u32());
         let header = Self {
             metric,
             dim,
@@ -197,6 +208,7 @@ impl Header {
             longest,
             levels,
             cells,
+            group,
         };
         header.check().map_err(damaged)?;
         Ok(header)
@@ -257,6 +269,7 @@ impl Header {
                 self.cells == 0 || (self.code_kind != 0 && self.cells <= nodes),
                 "impossible number of cells",
             ),
+            (self.group <= self.cells, "impossible number of cells in a group"),
             (
                 self.longest.is_finite() && self.longest >= 0.0,
                 "impossible length of the longest vector",
@@ -289,6 +302,11 @@ impl Header {
                 1,
                 u64::from(self.cells) * u64::from(self.code_stride)
                     + (u64::from(self.cells) + 1) * 4 * self.levels.len() as u64,
+            ),
+            Section::Groups if self.group == 0 => (0, 0),
+            Section::Groups => (
+                u64::from(self.cells.div_ceil(self.group)),
+                u64::from(self.code_stride),
             ),
             Section::Nodes => (
                 u64::from(self.linked) + if self.shares_nodes() { nodes + 1 } else { 0 },

@@ -13,6 +13,8 @@
 //!        .   datafusion-hnsw-cells-v1      cells x code stride     codes of the cells' centres
 //!                                          (cells + 1) x layers x u32   where each begins; only if there
 //!                                                                  are cells
+//!        .   datafusion-hnsw-groups-v1     groups x code stride    codes of the means of so many cells that
+//!                                                                  follow each other; only if grouped
 //!        .   datafusion-hnsw-nodes-v1      linked x u32            rows of node 0, of node 1, ..
 //!                                          (nodes + 1) x u32       where each begins; only if some
 //!                                                                  node stands for several rows
@@ -25,7 +27,8 @@
 //! - *Nodes* are distinct vectors, numbered so that those of higher layers come first: layer `l` holds the
 //!   nodes `0 .. levels[l]`, so its lists need no index. Node 0 is the entry point. Within a layer,
 //!   neighbours in space are neighbours in number.
-//! - *Cells* are groups of near nodes, for filtered searches. The nodes of a cell whose highest layer is `l` are
+//! - *Cells* are groups of near nodes, for filtered searches and for walks to begin in; of many, runs are grouped in
+//!   turn. The nodes of a cell whose highest layer is `l` are
 //!   those from `starts[cell][l]` up to `starts[cell + 1][l]`. Small indexes, those without codes, and sidecars
 //!   from before there were cells have none.
 //! - *Slots* are places in the vectors section: the nodes, then the zero and unlinked rows, ascending
@@ -49,7 +52,8 @@
 //!  40  rows                  u64           88  layers           u32
 //!  48  slots                 u32           92  levels           u32 x 32
 //!  52  linked rows           u32          220  cells            u32
-//!                                         224  zeros
+//!                                         224  cells of a group u32   0: not grouped
+//!                                         228  zeros
 //!                                         248  xxh3-64 of the bytes before
 //! ```
 //!

@@ -9,8 +9,8 @@ use super::layout::{Header, Section};
 use super::meta::SidecarMeta;
 use super::puffin::{Blob, Footer};
 use crate::hnsw::raw::{
-    Cells, CodeMetric, CodeRows, Codebook, Le32, Links, NodeRows, Parts, Vectors, as_floats, range, rows_of,
-    search,
+    Cells, CodeMetric, CodeRows, Codebook, Groups, Le32, Links, NodeRows, Parts, Vectors, as_floats, range,
+    rows_of, search,
 };
 use crate::hnsw::{
     HnswConfig, HnswIndex, RowSet, SearchError, SearchOptions, SearchOutcome, StoredVectors, VectorMetric,
@@ -62,7 +62,7 @@ impl<B: AsRef<[u8]>> View<B> {
         let mut sections = std::array::from_fn(|_| 0..0);
         for (section, place) in Section::ALL.into_iter().zip(&mut sections) {
             let length = header.length(section)?;
-            if section == Section::Cells && length == 0 {
+            if section.is_optional() && length == 0 {
                 continue;
             }
             let blob = locate(&footer.blobs, section, end)?;
@@ -144,6 +144,13 @@ impl<B: AsRef<[u8]>> View<B> {
                     },
                     starts,
                     layers: header.levels.len(),
+                    groups: (header.group > 0).then(|| Groups {
+                        centres: CodeRows {
+                            bytes: self.section(Section::Groups),
+                            stride: header.code_stride as usize,
+                        },
+                        size: header.group,
+                    }),
                 }
             }),
             node_rows: NodeRows { rows, starts },

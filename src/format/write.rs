@@ -32,7 +32,7 @@ pub fn write(index: &HnswIndex, meta: &SidecarMeta, out: &mut impl Write) -> io:
     file.raw(&MAGIC)?;
     let header = header_of(index);
     for section in Section::ALL {
-        if section == Section::Cells && index.cells.is_none() {
+        if section.is_optional() && header.length(section) == Ok(0) {
             continue;
         }
         file.begin(section);
@@ -49,6 +49,11 @@ pub fn write(index: &HnswIndex, meta: &SidecarMeta, out: &mut impl Write) -> io:
                 if let Some(cells) = &index.cells {
                     file.put(&cells.centres)?;
                     file.put(cells.starts.as_flattened())?;
+                }
+            }
+            Section::Groups => {
+                if let Some(cells) = &index.cells {
+                    file.put(&cells.groups)?;
                 }
             }
             Section::Nodes => {
@@ -108,6 +113,7 @@ fn header_of(index: &HnswIndex) -> Header {
         cells: index.cells.as_ref().map_or(0, |cells| {
             small(cells.starts.len() / index.graph.levels.len() - 1)
         }),
+        group: index.cells.as_ref().map_or(0, |cells| cells.group),
     }
 }
 

@@ -302,7 +302,14 @@ impl HnswBuilder {
             _ => order::by_locality(&points, nodes, watch),
         };
         numbered.sort_by_key(|&group| std::cmp::Reverse(highest[group as usize]));
-        let cells = clusters.map(|clusters| OwnedCells::new(clusters, &numbered, &levels));
+        let cells = clusters.map(|clusters| {
+            OwnedCells::new(
+                clusters,
+                codes.map_or(1, |codes| codes.stride),
+                &numbered,
+                &levels,
+            )
+        });
         (numbered, levels, cells)
     }
 

@@ -11,17 +11,27 @@ use super::search::{Candidate, Scratch, Space};
 use super::spaces::CodeSpace;
 use crate::id::RowId;
 
+/// Cells of a group, at least; and how many times that their root is more.
+const GROUP: usize = 12;
+const GROUPS_FOR_ROOT: usize = 4;
+/// Fewer cells than this are not in groups: walks descend from layer to layer.
+const LEAST_GROUPED: usize = 128;
+
 /// The cells of an index, as it keeps them.
 #[derive(Clone, Debug)]
 pub(crate) struct OwnedCells {
     pub(crate) centres: Vec<u8>,
     pub(crate) starts: Vec<Le32>,
+    /// The codes of the means of `group` cells each.
+    pub(crate) groups: Vec<u8>,
+    /// Cells of a group; 0 if there are no groups, as the cells are few.
+    pub(crate) group: u32,
 }
 
 impl OwnedCells {
     /// Where the cells lie among nodes in the order `numbered`: sorted by their highest layer, and by cell
     /// within each.
-    pub(crate) fn new(clusters: Clusters, numbered: &[u32], levels: &[u32]) -> Self {
+    pub(crate) fn new(clusters: Clusters, stride: usize, numbered: &[u32], levels: &[u32]) -> Self {
         let layers = levels.len();
         let of = |node: usize| clusters.of[numbered[node] as usize] as usize;
         let count = (0..numbered.len()).map(of).max().map_or(0, |last| last + 1);
@@ -37,11 +47,55 @@ impl OwnedCells {
                 starts[cell * layers + layer] = u32::try_from(node).expect("as many as rows at most");
             }
         }
+        let group = match count {
+            0..LEAST_GROUPED => 0,
+            _ => GROUP.max(count.isqrt() / GROUPS_FOR_ROOT),
+        };
+        let means = clusters
+            .centres
+            .chunks(group.max(1) * stride)
+            .map(|group| mean(group, stride));
+        let groups = if group == 0 {
+            Vec::new()
+        } else {
+            means.flatten().collect()
+        };
         Self {
+            groups,
+            group: u32::try_from(group).expect("a root of 32 bits"),
             centres: clusters.centres,
             starts: starts.into_iter().map(u32::to_le_bytes).collect(),
         }
     }
+}
+
+impl OwnedCells {
+    pub(crate) fn of(&self, stride: usize, layers: usize) -> Cells<'_> {
+        let rows = |bytes| CodeRows { bytes, stride };
+        Cells {
+            centres: rows(&self.centres),
+            starts: &self.starts,
+            layers,
+            groups: (self.group > 0).then(|| Groups {
+                centres: rows(&self.groups),
+                size: self.group,
+            }),
+        }
+    }
+}
+
+/// The mean of codes that follow each other.
+fn mean(codes: &[u8], stride: usize) -> Vec<u8> {
+    let count = codes.len() / stride;
+    let byte = |place: usize| {
+        let sum: usize = codes[place..]
+            .iter()
+            .step_by(stride)
+            .map(|&code| usize::from(code))
+            .sum();
+        u8::try_from((sum + count / 2) / count).expect("a mean of bytes")
+    };
+    (0..stride).map(byte).collect()
 }
 
 /// Groups of near nodes.
@@ -53,6 +107,30 @@ pub(crate) struct Cells<'a> {
     /// whose highest layer is 1, and so on. They end where those of the next cell begin.
     pub(crate) starts: &'a [Le32],
     pub(crate) layers: usize,
+    /// If the cells are many.
+    pub(crate) groups: Option<Groups<'a>>,
+}
+
+/// Runs of cells that follow each other.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Groups<'a> {
+    /// The codes of their means.
+    pub(crate) centres: CodeRows<'a>,
+    /// Cells of each; the last may have fewer.
+    pub(crate) size: u32,
+}
+
+impl Groups<'_> {
+    pub(crate) fn count(&self) -> u32 {
+        u32::try_from(self.centres.bytes.len() / self.centres.stride).expect("no more than cells")
+    }
+
+    /// The cells of a group, of `cells` in all.
+    pub(crate) fn cells(&self, group: usize, cells: usize) -> Range<u32> {
+        let first = group * self.size as usize;
+        let place = |cell: usize| u32::try_from(cell.min(cells)).expect("no more than nodes");
+        place(first)..place(first + self.size as usize)
+    }
 }
 
 impl Cells<'_> {
@@ -76,7 +154,7 @@ impl Cells<'_> {
     }
 
     /// The nodes of a cell whose highest layer this is.
-    fn nodes(&self, cell: usize, layer: usize) -> Range<u32> {
+    pub(crate) fn nodes(&self, cell: usize, layer: usize) -> Range<u32> {
         let start = |cell| u32::from_le_bytes(self.starts[cell * self.layers + layer]);
         start(cell)..start(cell + 1)
     }

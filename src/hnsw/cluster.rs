@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::kernels::{CodeMetric, CodeRows, Isa, code_keys};
+use super::kernels::{CodeMetric, CodeRows, Isa, QueryCode, code_keys};
 use super::progress::Watch;
 
 /// Nodes of a cell, on average, in sets that have no more cells than [`MOST`] for that.
@@ -159,7 +159,13 @@ impl Centres {
             }
             // Squared differences for every metric: cells are to be compact.
             let keys = &mut keys[..count];
-            code_keys(Isa::best(), CodeMetric::Squared, code, rows, &ids[..count], keys);
+            code_keys(
+                Isa::best(),
+                QueryCode::new(CodeMetric::Squared, code),
+                rows,
+                &ids[..count],
+                keys,
+            );
             keys.iter().zip(ids).for_each(|(&key, id)| each(key, id));
         }
     }

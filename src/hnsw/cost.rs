@@ -24,7 +24,7 @@ const FOUND_IN_CELLS: f64 = 100.0;
 const MAKING_WAY: f64 = 0.01;
 /// How much wider than `ef / share` a walk must be so that as many of the true neighbours are found: less,
 /// since a walk that is wide anyway finds nearly all of them.
-const WIDER: f64 = 0.7;
+const WIDER: f64 = 0.55;
 /// How much wider than `k / share` it must be so that it hardly ever finds fewer than `k` allowed rows.
 const ENOUGH: f64 = 1.2;
 
@@ -50,6 +50,18 @@ pub(crate) fn is_exact_cheaper(parts: &Parts<'_>, k: usize, ef: usize) -> bool {
 /// The share of rows that are allowed.
 fn share(parts: &Parts<'_>, count: u64) -> f64 {
     count as f64 / parts.row_count().max(1) as f64
+}
+
+/// The fewest allowed candidates of a walk of this width for its answer to count: fewer than three quarters of what a
+/// filter that has nothing to do with the query leaves mean that the walk looked in the wrong place.
+pub(crate) fn enough(parts: &Parts<'_>, count: u64, k: usize, width: usize) -> usize {
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "no more than the width"
+    )]
+    let usual = (width as f64 * share(parts, count)) as usize;
+    (usual - usual / 4).max(k)
 }
 
 /// The width of a walk that finds about `ef` allowed candidates, and `k` of them nearly always.

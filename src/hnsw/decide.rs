@@ -4,7 +4,7 @@ use std::collections::BinaryHeap;
 
 use super::config::StoredVectors;
 use super::graph::{Damaged, Parts};
-use super::kernels::{self, Isa};
+use super::kernels::{self, Isa, QueryCode};
 use super::quantize::Codebook;
 use super::query::{
     Hit, Query, SearchError, SearchOptions, SearchOutcome, SearchStats, Stop, distance_error,
@@ -15,7 +15,7 @@ use super::spaces::ordered_bits;
 use crate::id::RowId;
 
 /// Candidates whose distance is computed though none of them improves the answer, besides a quarter of k.
-const PATIENCE: usize = 4;
+const PATIENCE: usize = 2;
 /// Vectors asked for ahead of their turn.
 const AHEAD: usize = 4;
 
@@ -66,7 +66,8 @@ impl<'p, 'q> Decide<'p, 'q> {
         let parts = self.parts;
         if let (Some((code, scale, codebook)), Some((_, codes))) = (&self.estimate, parts.codes) {
             let mut key = [0];
-            kernels::code_keys(self.isa, codebook.metric, code, codes, &[slot], &mut key);
+            let query = QueryCode::new(codebook.metric, code);
+            kernels::code_keys(self.isa, query, codes, &[slot], &mut key);
             return codebook.estimate(parts.metric, key[0], codes.stride, *scale);
         }
         parts

@@ -12,7 +12,7 @@
 //! If no more rows are allowed than candidates would be kept, each of them is looked at.
 
 use super::cells::{AllowedCells, Plan, admits};
-use super::cost::{cheapest, width};
+use super::cost::{cheapest, enough, width};
 use super::decide::Decide;
 use super::graph::Parts;
 use super::query::{Notes, Query, SearchError, SearchOptions, SearchOutcome, Stop, walk};
@@ -39,8 +39,6 @@ pub enum SearchWay {
     Graph,
 }
 
-/// A walk that finds fewer allowed candidates than `ef` divided by this has looked in the wrong place.
-const TOO_FEW: usize = 2;
 /// Allowed rows of cells, for each of `ef`, that are compared though none of them improves the answer.
 const PATIENCE: usize = 16;
 /// The fewest rows in a hundred that must be allowed for a walk from allowed row to allowed row.
@@ -75,7 +73,7 @@ pub(crate) fn search(
                     found.push(*candidate);
                 }
             }
-            if found.len() >= (ef / TOO_FEW).max(options.k) {
+            if found.len() >= enough(parts, count, options.k, width) {
                 let mut decide = Decide::new(parts, query, options);
                 decide.candidates(&found, Some(allowed))?;
                 return Ok(decide.finish(&notes.scratch, false));

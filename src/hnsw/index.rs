@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use rayon::prelude::*;
 
 use super::build::Graph;
-use super::cells::{Cells, OwnedCells};
+use super::cells::OwnedCells;
 use super::config::{HnswConfig, StoredVectors};
 use super::graph::{Le32, Links, NodeRows, Parts, Vectors};
 use super::kernels::CodeRows;
@@ -171,6 +171,10 @@ impl HnswIndex {
             cells: parts.cells.map(|cells| OwnedCells {
                 centres: cells.centres.bytes.to_vec(),
                 starts: cells.starts.to_vec(),
+                groups: cells
+                    .groups
+                    .map_or_else(Vec::new, |groups| groups.centres.bytes.to_vec()),
+                group: cells.groups.map_or(0, |groups| groups.size),
             }),
             node_rows: parts.node_rows.rows.to_vec(),
             starts: parts.node_rows.starts.to_vec(),
@@ -207,14 +211,7 @@ impl HnswIndex {
                 .codes
                 .as_ref()
                 .zip(self.cells.as_ref())
-                .map(|(codes, cells)| Cells {
-                    centres: CodeRows {
-                        bytes: &cells.centres,
-                        stride: codes.stride,
-                    },
-                    starts: &cells.starts,
-                    layers: self.graph.levels.len(),
-                }),
+                .map(|(codes, cells)| cells.of(codes.stride, self.graph.levels.len())),
             node_rows: NodeRows {
                 rows: &self.node_rows,
                 starts: &self.starts,

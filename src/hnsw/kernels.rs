@@ -90,26 +90,38 @@ impl<'a> CodeRows<'a> {
     }
 }
 
+/// The code that others are compared with.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct QueryCode<'a> {
+    pub(crate) metric: CodeMetric,
+    /// As long as a row.
+    pub(crate) bytes: &'a [u8],
+    /// The sum of the bytes, each relative to 128; some kernels multiply with bytes that are not.
+    pub(crate) total: i32,
+}
+
+impl<'a> QueryCode<'a> {
+    #[inline]
+    pub(crate) fn new(metric: CodeMetric, bytes: &'a [u8]) -> Self {
+        let total = match metric {
+            CodeMetric::Squared => 0,
+            CodeMetric::Dot => bytes.iter().map(|&byte| i32::from(byte) - 128).sum(),
+        };
+        Self { metric, bytes, total }
+    }
+}
+
 /// The keys of the rows `ids` seen from `query`: smaller is nearer, comparable with each other.
-///
-/// `query` has the length of a row.
 #[inline]
-pub(crate) fn code_keys(
-    isa: Isa,
-    metric: CodeMetric,
-    query: &[u8],
-    codes: CodeRows<'_>,
-    ids: &[u32],
-    keys: &mut [u32],
-) {
+pub(crate) fn code_keys(isa: Isa, query: QueryCode<'_>, codes: CodeRows<'_>, ids: &[u32], keys: &mut [u32]) {
     match isa {
-        Isa::Portable => portable::code_keys(metric, query, codes, ids, keys),
+        Isa::Portable => portable::code_keys(query, codes, ids, keys),
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 => simd::avx2_code_keys(metric, query, codes, ids, keys),
+        Isa::Avx2 => simd::avx2_code_keys(query, codes, ids, keys),
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 => simd::avx512_code_keys(metric, query, codes, ids, keys),
+        Isa::Avx512 => simd::avx512_code_keys(query, codes, ids, keys),
         #[cfg(target_arch = "aarch64")]
-        Isa::Neon => simd::neon_code_keys(metric, query, codes, ids, keys),
+        Isa::Neon => simd::neon_code_keys(query, codes, ids, keys),
     }
 }
 

@@ -11,6 +11,7 @@ mod cluster;
 mod config;
 mod cost;
 mod decide;
+mod entries;
 pub mod exact;
 mod filter;
 mod fold;
@@ -48,7 +49,7 @@ pub use rowset::RowSet;
 
 /// What the `format` room reads and writes.
 pub(crate) mod raw {
-    pub(crate) use super::cells::Cells;
+    pub(crate) use super::cells::{Cells, Groups};
     pub(crate) use super::graph::{Le32, Links, MAX_LEVELS, NodeRows, Parts, Vectors, vector_stride};
     pub(crate) use super::index::rows_of;
     pub(crate) use super::kernels::{CodeMetric, CodeRows, as_floats};

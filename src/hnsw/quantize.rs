@@ -7,7 +7,7 @@
 use rayon::prelude::*;
 
 use super::kernels::{
-    CodeMetric, CodeRows, FloatMetric, Isa, code_keys, dot_base, float_sums, with_instructions,
+    CodeMetric, CodeRows, FloatMetric, Isa, QueryCode, code_keys, dot_base, float_sums, with_instructions,
 };
 use super::metric::VectorMetric;
 
@@ -179,15 +179,11 @@ impl Codebook {
     }
 }
 
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "clamped to a byte"
-)]
 #[inline(always)]
 fn round_to_code(x: f32, least: f32) -> u8 {
-    // Not negative, so cutting off rounds down.
-    (x.clamp(least, 255.0) + 0.5) as i32 as u8
+    // Among numbers from 2^23 on, which are whole, the lowest byte of the bits is the number's. Conversions to
+    // integers, which saturate, are not done many at a time.
+    (x.clamp(least, 255.0) + 8_388_608.0).to_bits().to_le_bytes()[0]
 }
 
 /// Points among which the codes are tried, and points whose neighbours are looked for.
@@ -244,7 +240,13 @@ impl Codebook {
                 let mut query = vec![0.0; dim];
                 vector(sampled[trial], &mut query);
                 let mut keys = vec![0; ids.len()];
-                code_keys(isa, self.metric, codes.row(ids[trial]), codes, &ids, &mut keys);
+                code_keys(
+                    isa,
+                    QueryCode::new(self.metric, codes.row(ids[trial])),
+                    codes,
+                    &ids,
+                    &mut keys,
+                );
                 let squared = self.metric == CodeMetric::Squared;
                 let sums = if squared {
                     FloatMetric::Squared

@@ -6,12 +6,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::config::DEFAULT_EF_SEARCH;
 use super::cost::is_exact_cheaper;
 use super::decide::Decide;
+use super::entries::enter_nearest_cells;
 use super::filter::{self, SearchWay};
 use super::graph::{Damaged, Parts};
 use super::kernels;
 use super::metric::VectorMetric;
 use super::rowset::RowSet;
-use super::search::{Scratch, descend, search_layer};
+use super::search::{Scratch, descend, go_on, search_layer};
 use super::spaces::{Walk, with_space};
 use crate::id::RowId;
 
@@ -322,6 +323,12 @@ pub(crate) fn walk(
 ) -> Result<(), SearchError> {
     with_space(parts, query, &mut notes.code, |space| match space {
         Walk::Codes(space) => {
+            let scratch = &mut notes.scratch;
+            if let Some(cells) = parts.cells
+                && enter_nearest_cells(&cells, space, parts.node_count(), ef, scratch)
+            {
+                return go_on(parts.links, space, 0, stop, scratch);
+            }
             descend(parts.links, space, 0, ef, stop, &mut notes.scratch)?;
             search_layer(parts.links, space, 0, stop, &mut notes.scratch)
         }

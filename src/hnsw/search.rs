@@ -53,6 +53,28 @@ impl Visited {
         *word |= bit;
         new
     }
+
+    /// Moves those of `nodes` that were not met, and that `admits` lets in, to the front; gives how many. All are met
+    /// now.
+    #[inline(always)]
+    pub(crate) fn keep_new(&mut self, nodes: &mut [u32], admits: impl Fn(u32) -> bool) -> usize {
+        let (words, touched) = (&mut self.words[..], &mut self.touched[..]);
+        let (mut kept, mut touched_len) = (0, self.touched_len);
+        for at in 0..nodes.len() {
+            let node = nodes[at];
+            let word = &mut words[(node / 32) as usize];
+            let bit = 1u32 << (node % 32);
+            let new = *word & bit == 0;
+            touched[touched_len] = node / 32;
+            touched_len += usize::from(*word == 0);
+            *word |= bit;
+            nodes[kept] = node;
+            // A damaged list may name a node twice.
+            kept += usize::from(new & admits(node));
+        }
+        self.touched_len = touched_len;
+        kept
+    }
 }
 
 /// The paper's *v*, *C* and *W*, the neighbours of a hop and the entries to a layer; reused between searches.
@@ -64,6 +86,7 @@ pub(crate) struct Scratch {
     pub(crate) arrived: Vec<u32>,
     pub(crate) nearest: Nearest,
     pub(crate) keys: Vec<u32>,
+    pub(crate) order: Vec<u64>,
     entries: Vec<Candidate>,
     pub(crate) nodes_visited: u64,
     pub(crate) distances: u64,
@@ -100,6 +123,26 @@ pub(crate) fn search_layer(
     search_among(links, space, layer, |_| true, stop, scratch)
 }
 
+/// Goes on with a search of a layer, from what the pool holds, to nodes that were not met.
+///
+/// # Errors
+///
+/// If a list names a node that the layer does not have, or the caller asked to stop.
+pub(crate) fn go_on(
+    links: Links<'_>,
+    space: &impl Space,
+    layer: usize,
+    stop: Stop<'_>,
+    scratch: &mut Scratch,
+) -> Result<(), SearchError> {
+    let isa = Isa::best();
+    kernels::with_instructions(
+        isa,
+        #[inline(always)]
+        || walk_layer(isa, links, space, layer, |_| true, stop, scratch),
+    )
+}
+
 /// [`search_layer`] over those nodes alone that `admits` lets in; the others are not gone through.
 ///
 /// # Errors
@@ -114,6 +157,12 @@ pub(crate) fn search_among(
     scratch: &mut Scratch,
 ) -> Result<(), SearchError> {
     let isa = Isa::best();
+    scratch
+        .visited
+        .reset(links.levels.get(layer).copied().unwrap_or(0));
+    for candidate in scratch.pool.candidates() {
+        scratch.visited.insert(candidate.node());
+    }
     kernels::with_instructions(
         isa,
         #[inline(always)]
@@ -139,10 +188,6 @@ fn walk_layer(
         keys,
         ..
     } = scratch;
-    visited.reset(count);
-    for candidate in pool.candidates() {
-        visited.insert(candidate.node());
-    }
     let (mut hops, mut distances, mut damaged, mut rounds) = (0, 0, false, 0u32);
     let together = (LINES / space.bytes().div_ceil(64)).clamp(1, TOGETHER);
     let most = together * (2 * links.m).next_multiple_of(16);
@@ -159,13 +204,7 @@ fn walk_layer(
             let slots = links.slots(node, layer);
             let (unmet, bad) = kernels::unmet(isa, slots, &visited.words, count, &mut fresh[met..]);
             damaged |= bad;
-            let first = met;
-            for at in first..first + unmet {
-                let id = fresh[at];
-                fresh[met] = id;
-                // A damaged list may name a node twice.
-                met += usize::from(visited.insert(id) & admits(id));
-            }
+            met += visited.keep_new(&mut fresh[met..met + unmet], &admits);
         }
         if taken == 0 {
             // Short of candidates: the entry point leads to what links from here do not lead back to.

@@ -1,6 +1,6 @@
 //! Which candidates become neighbours (Algorithm 4).
 
-use super::kernels::{CodeMetric, CodeRows, Isa};
+use super::kernels::{CodeMetric, CodeRows, Isa, QueryCode};
 use super::query::{Query, vector_length};
 use super::search::{Candidate, Space};
 use super::spaces::{CodeSpace, FloatSpace};
@@ -30,8 +30,7 @@ impl Points<'_> {
         match *self {
             Self::Codes { metric, codes } => run(&PointSpace::Codes(CodeSpace {
                 isa,
-                metric,
-                query: codes.row(node),
+                query: QueryCode::new(metric, codes.row(node)),
                 codes,
             })),
             Self::Floats { metric, vectors } => {

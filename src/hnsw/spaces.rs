@@ -2,7 +2,7 @@
 
 use super::config::StoredVectors;
 use super::graph::{Parts, Vectors};
-use super::kernels::{self, CodeMetric, CodeRows, FloatMetric, Isa};
+use super::kernels::{self, CodeRows, FloatMetric, Isa, QueryCode};
 use super::metric::VectorMetric;
 use super::query::Query;
 use super::search::Space;
@@ -50,15 +50,14 @@ pub(crate) fn ordered_bits(x: f32) -> u32 {
 #[derive(Debug)]
 pub(crate) struct CodeSpace<'a> {
     pub(crate) isa: Isa,
-    pub(crate) metric: CodeMetric,
-    pub(crate) query: &'a [u8],
+    pub(crate) query: QueryCode<'a>,
     pub(crate) codes: CodeRows<'a>,
 }
 
 impl Space for CodeSpace<'_> {
     #[inline]
     fn keys(&self, ids: &[u32], keys: &mut [u32]) {
-        kernels::code_keys(self.isa, self.metric, self.query, self.codes, ids, keys);
+        kernels::code_keys(self.isa, self.query, self.codes, ids, keys);
     }
 
     fn bytes(&self) -> usize {
@@ -119,8 +118,7 @@ pub(crate) fn with_space<T>(
         if fits || parts.vectors.stored == StoredVectors::None {
             return run(Walk::Codes(&CodeSpace {
                 isa,
-                metric: codebook.metric,
-                query: code,
+                query: QueryCode::new(codebook.metric, code),
                 codes,
             }));
         }

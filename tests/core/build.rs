@@ -1,11 +1,11 @@
 //! What a build promises: its settings, its bytes, its progress.
 
 use datafusion_hnsw::format::HnswSerializer;
-use datafusion_hnsw::hnsw::{HnswBuilder, HnswConfig, SearchOptions, StoredVectors, VectorMetric};
+use datafusion_hnsw::hnsw::{HnswBuilder, HnswConfig, SearchOptions, SearchWay, StoredVectors, VectorMetric};
 use datafusion_hnsw::id::RowId;
 use datafusion_hnsw::loader::MmapLoader;
 
-use crate::common::{build, clustered, nearest, share, uniform};
+use crate::common::{Vectors, build, clustered, nearest, share, uniform};
 
 #[test]
 fn vectors_may_be_stored_as_halves_or_not_at_all() {
@@ -168,4 +168,25 @@ fn a_build_can_be_cancelled_before_it_links() {
         assert!(cancelled.unwrap_err().to_string().contains("cancelled"));
         assert!(calls.into_inner() < 15, "dim {dim}: work goes on");
     }
+}
+
+#[test]
+fn all_of_a_thin_curve_is_reached_by_few_links() {
+    // Thousands of points on a line through space, almost as many of them nearer to each other than codes can tell,
+    // and lists that are too short for them: half of the nodes are in nobody's list.
+    let vector = |row: usize| (0..8).map(move |axis| ((row * 37 + axis * 11) as f64 * 0.7).sin() as f32);
+    let data: Vectors = (0..60_000).map(|row| vector(row).collect()).collect();
+    let config = HnswConfig {
+        m: 2,
+        ef_construction: 8,
+        ..HnswConfig::default()
+    };
+    let index = build(&data, VectorMetric::Euclidean, config);
+    assert_eq!(index.unreachable_nodes(), 0);
+    let mapped = MmapLoader::from_bytes(&HnswSerializer::to_bytes(&index)).unwrap();
+    mapped.verify().unwrap();
+    let most = SearchOptions::new(50_000).ef(59_000).way(SearchWay::Graph);
+    let found = mapped.search(&data[7], &most).unwrap();
+    assert!(!found.stats.exact);
+    assert_eq!(found.hits.len(), 50_000);
 }

@@ -180,3 +180,32 @@ fn a_row_set_is_a_set() {
     assert_eq!(set.count(), 200);
     assert_eq!(RowSet::all(64).iter().count(), 64);
 }
+
+#[test]
+fn a_filtered_search_returns_k_allowed_rows_whenever_there_are_k() {
+    let (data, queries) = (clustered(3000, 32, 19, 1), clustered(20, 32, 19, 2));
+    let index = build(&data, VectorMetric::Euclidean, HnswConfig::default());
+    for keep in [1, 2, 10, 100, 1000] {
+        let mut allowed = RowSet::new(3000);
+        (0..3000)
+            .step_by(keep)
+            .for_each(|row| allowed.insert(RowId::new(row)));
+        let mut sum = 0.0;
+        for query in &queries {
+            let options = SearchOptions::new(10).allowed(&allowed);
+            let hits = index.search_with(query, &options).unwrap().hits;
+            assert_eq!(hits.len() as u64, allowed.count().min(10));
+            assert!(hits.iter().all(|hit| allowed.contains(hit.row)));
+            let rows: Vec<RowId> = hits.iter().map(|hit| hit.row).collect();
+            sum += share(
+                &rows,
+                &nearest(&data, VectorMetric::Euclidean, query, 10, Some(&allowed)),
+            );
+        }
+        assert!(
+            sum / 20.0 >= 0.97,
+            "one row of {keep}, seed 19: recall {}",
+            sum / 20.0
+        );
+    }
+}

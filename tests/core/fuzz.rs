@@ -42,6 +42,8 @@ fn seeds() -> Vec<Vec<u8>> {
         (40, VectorMetric::NormalizedCosine, 5, StoredVectors::F32),
         // Enough rows for cells.
         (530, VectorMetric::Euclidean, 17, StoredVectors::None),
+        // And for groups of them.
+        (8250, VectorMetric::Euclidean, 17, StoredVectors::None),
     ];
     let sidecar = |(rows, metric, dim, stored)| {
         let mut data = clustered(rows, dim, 31, 1);

@@ -207,27 +207,6 @@ fn thirty_percent_duplicates_cost_no_recall() {
 }
 
 #[test]
-fn all_of_a_thin_curve_is_reached_by_few_links() {
-    // Thousands of points on a line through space, almost as many of them nearer to each other than codes can tell,
-    // and lists that are too short for them: half of the nodes are in nobody's list.
-    let vector = |row: usize| (0..8).map(move |axis| ((row * 37 + axis * 11) as f64 * 0.7).sin() as f32);
-    let data: Vectors = (0..60_000).map(|row| vector(row).collect()).collect();
-    let config = HnswConfig {
-        m: 2,
-        ef_construction: 8,
-        ..HnswConfig::default()
-    };
-    let index = build(&data, VectorMetric::Euclidean, config);
-    assert_eq!(index.unreachable_nodes(), 0);
-    let mapped = MmapLoader::from_bytes(&HnswSerializer::to_bytes(&index)).unwrap();
-    mapped.verify().unwrap();
-    let most = SearchOptions::new(50_000).ef(59_000).way(SearchWay::Graph);
-    let found = mapped.search(&data[7], &most).unwrap();
-    assert!(!found.stats.exact);
-    assert_eq!(found.hits.len(), 50_000);
-}
-
-#[test]
 fn clusters_far_apart_are_all_reached() {
     let mut data = clustered(3000, 24, 17, 1);
     for (i, vector) in data.iter_mut().enumerate() {
@@ -312,35 +291,6 @@ fn queries_that_have_no_answer_say_why() {
         10,
         "k above the rows gives all rows"
     );
-}
-
-#[test]
-fn a_filtered_search_returns_k_allowed_rows_whenever_there_are_k() {
-    let (data, queries) = (clustered(3000, 32, 19, 1), clustered(20, 32, 19, 2));
-    let index = build(&data, VectorMetric::Euclidean, HnswConfig::default());
-    for keep in [1, 2, 10, 100, 1000] {
-        let mut allowed = RowSet::new(3000);
-        (0..3000)
-            .step_by(keep)
-            .for_each(|row| allowed.insert(RowId::new(row)));
-        let mut sum = 0.0;
-        for query in &queries {
-            let options = SearchOptions::new(10).allowed(&allowed);
-            let hits = index.search_with(query, &options).unwrap().hits;
-            assert_eq!(hits.len() as u64, allowed.count().min(10));
-            assert!(hits.iter().all(|hit| allowed.contains(hit.row)));
-            let rows: Vec<RowId> = hits.iter().map(|hit| hit.row).collect();
-            sum += share(
-                &rows,
-                &nearest(&data, VectorMetric::Euclidean, query, 10, Some(&allowed)),
-            );
-        }
-        assert!(
-            sum / 20.0 >= 0.97,
-            "one row of {keep}, seed 19: recall {}",
-            sum / 20.0
-        );
-    }
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! The kernels in plain Rust: the definition of what the others compute.
 
-use super::{CodeMetric, CodeRows, FloatMetric, LANES, Le32, Sums, dot_base, fold};
+use super::{CodeMetric, CodeRows, FloatMetric, LANES, Le32, QueryCode, Sums, dot_base, fold};
 use crate::hnsw::graph::NO_LINK;
 
 #[inline(always)]
@@ -31,15 +31,9 @@ pub(crate) fn admitted(rows: &[Le32], words: &[u64], first: u32, out: &mut [u32]
     found
 }
 
-pub(crate) fn code_keys(
-    metric: CodeMetric,
-    query: &[u8],
-    codes: CodeRows<'_>,
-    ids: &[u32],
-    keys: &mut [u32],
-) {
+pub(crate) fn code_keys(query: QueryCode<'_>, codes: CodeRows<'_>, ids: &[u32], keys: &mut [u32]) {
     for (&id, key) in ids.iter().zip(keys) {
-        *key = code_key(metric, query, codes.row(id));
+        *key = code_key(query.metric, query.bytes, codes.row(id));
     }
 }
 

@@ -23,7 +23,7 @@ fn keys(isa: Isa, metric: CodeMetric, query: &[u8], codes: &[u8]) -> Vec<u32> {
     };
     let ids: Vec<u32> = (0..).take(codes.len() / query.len()).collect();
     let mut keys = vec![0; ids.len()];
-    code_keys(isa, metric, query, rows, &ids, &mut keys);
+    code_keys(isa, QueryCode::new(metric, query), rows, &ids, &mut keys);
     keys
 }
 

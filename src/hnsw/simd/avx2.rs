@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use crate::hnsw::kernels::{CodeMetric, CodeRows, FloatMetric, LANES, Sums, dot_base, fold};
+use crate::hnsw::kernels::{CodeMetric, CodeRows, FloatMetric, LANES, QueryCode, Sums, dot_base, fold};
 
 pub(crate) fn has_avx2() -> bool {
     is_x86_feature_detected!("avx2")
@@ -17,19 +17,13 @@ pub(crate) fn with_avx2<T>(work: impl FnOnce() -> T) -> T {
     unsafe { compiled(work) }
 }
 
-pub(crate) fn avx2_code_keys(
-    metric: CodeMetric,
-    query: &[u8],
-    codes: CodeRows<'_>,
-    ids: &[u32],
-    keys: &mut [u32],
-) {
+pub(crate) fn avx2_code_keys(query: QueryCode<'_>, codes: CodeRows<'_>, ids: &[u32], keys: &mut [u32]) {
     for (&id, key) in ids.iter().zip(keys) {
         // SAFETY: called for `Isa::Avx2` only, which is listed only if `has_avx2`.
         *key = unsafe {
-            match metric {
-                CodeMetric::Squared => avx2_code_key::<true>(query, codes.row(id)),
-                CodeMetric::Dot => avx2_code_key::<false>(query, codes.row(id)),
+            match query.metric {
+                CodeMetric::Squared => avx2_code_key::<true>(query.bytes, codes.row(id)),
+                CodeMetric::Dot => avx2_code_key::<false>(query.bytes, codes.row(id)),
             }
         };
     }

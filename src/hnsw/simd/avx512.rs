@@ -4,7 +4,7 @@ use std::arch::x86_64::*;
 
 use super::has_avx2;
 use crate::hnsw::graph::Le32;
-use crate::hnsw::kernels::{CodeMetric, CodeRows, FloatMetric, Sums, dot_base};
+use crate::hnsw::kernels::{CodeMetric, CodeRows, FloatMetric, QueryCode, Sums, dot_base};
 
 pub(crate) fn has_avx512() -> bool {
     has_avx2()
@@ -24,17 +24,11 @@ pub(crate) fn with_avx512<T>(work: impl FnOnce() -> T) -> T {
 }
 
 #[inline]
-pub(crate) fn avx512_code_keys(
-    metric: CodeMetric,
-    query: &[u8],
-    codes: CodeRows<'_>,
-    ids: &[u32],
-    keys: &mut [u32],
-) {
+pub(crate) fn avx512_code_keys(query: QueryCode<'_>, codes: CodeRows<'_>, ids: &[u32], keys: &mut [u32]) {
     // SAFETY: called for `Isa::Avx512` only, which is listed only if `has_avx512`.
     unsafe {
-        match metric {
-            CodeMetric::Squared => avx512_squared_keys(query, codes, ids, keys),
+        match query.metric {
+            CodeMetric::Squared => avx512_squared_keys(query.bytes, codes, ids, keys),
             CodeMetric::Dot => avx512_dot_keys(query, codes, ids, keys),
         }
     }
@@ -197,23 +191,15 @@ fn avx512_square(a: __m512i, b: __m512i, halves: __m512i, odds: __m512i) -> (__m
 
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-fn avx512_dot_keys(query: &[u8], codes: CodeRows<'_>, ids: &[u32], keys: &mut [u32]) {
+fn avx512_dot_keys(query: QueryCode<'_>, codes: CodeRows<'_>, ids: &[u32], keys: &mut [u32]) {
     let sign = _mm512_set1_epi8(-128);
-    // With b - 128 signed and a unsigned: Σ(a-128)(b-128) = Σa(b-128) - 128 Σ(b-128).
-    let mut total = _mm512_setzero_si512();
-    let (q_blocks, q_rest) = query.as_chunks::<64>();
-    for q in q_blocks {
-        total = _mm512_dpbusd_epi32(total, _mm512_set1_epi8(1), _mm512_xor_si512(load(q), sign));
-    }
-    if !q_rest.is_empty() {
-        let q = _mm512_xor_si512(load_rest(q_rest), sign);
-        total = _mm512_dpbusd_epi32(total, masked(q_rest.len(), _mm512_set1_epi8(1)), q);
-    }
-    let base = dot_base(query.len()) + 128 * i64::from(_mm512_reduce_add_epi32(total));
+    let (q_blocks, q_rest) = query.bytes.as_chunks::<64>();
+    // With a unsigned and b - 128 signed: Σ(a-128)(b-128) = Σa(b-128) - 128 Σ(b-128).
+    let base = dot_base(query.bytes.len()) + 128 * i64::from(query.total);
     for (ids, keys) in ids.chunks(4).zip(keys.chunks_mut(4)) {
         let mut sums = [_mm512_setzero_si512(); 4];
         for (&id, sum) in ids.iter().zip(&mut sums) {
-            let (a_blocks, a_rest) = codes.row(id)[..query.len()].as_chunks::<64>();
+            let (a_blocks, a_rest) = codes.row(id)[..query.bytes.len()].as_chunks::<64>();
             for (a, q) in a_blocks.iter().zip(q_blocks) {
                 *sum = _mm512_dpbusd_epi32(*sum, load(a), _mm512_xor_si512(load(q), sign));
             }
@@ -248,12 +234,6 @@ fn load(block: &[u8; 64]) -> __m512i {
 fn load_rest(rest: &[u8]) -> __m512i {
     // SAFETY: masked bytes are not read, and the mask has a bit for each byte of `rest`.
     unsafe { _mm512_maskz_loadu_epi8(ones(rest.len()), rest.as_ptr().cast()) }
-}
-
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-fn masked(len: usize, x: __m512i) -> __m512i {
-    _mm512_maskz_mov_epi8(ones(len), x)
 }
 
 /// The bits for 16 lanes.

@@ -2,7 +2,7 @@
 
 use std::arch::aarch64::*;
 
-use crate::hnsw::kernels::{CodeMetric, CodeRows, FloatMetric, LANES, Sums, dot_base, fold};
+use crate::hnsw::kernels::{CodeMetric, CodeRows, FloatMetric, LANES, QueryCode, Sums, dot_base, fold};
 
 #[inline]
 pub(crate) fn prefetch(bytes: &[u8]) {
@@ -14,17 +14,11 @@ pub(crate) fn prefetch(bytes: &[u8]) {
     }
 }
 
-pub(crate) fn neon_code_keys(
-    metric: CodeMetric,
-    query: &[u8],
-    codes: CodeRows<'_>,
-    ids: &[u32],
-    keys: &mut [u32],
-) {
+pub(crate) fn neon_code_keys(query: QueryCode<'_>, codes: CodeRows<'_>, ids: &[u32], keys: &mut [u32]) {
     for (&id, key) in ids.iter().zip(keys) {
-        *key = match metric {
-            CodeMetric::Squared => code_key::<true>(query, codes.row(id)),
-            CodeMetric::Dot => code_key::<false>(query, codes.row(id)),
+        *key = match query.metric {
+            CodeMetric::Squared => code_key::<true>(query.bytes, codes.row(id)),
+            CodeMetric::Dot => code_key::<false>(query.bytes, codes.row(id)),
         };
     }
 }
