@@ -9,10 +9,10 @@
 mod build;
 #[path = "core/bytes.rs"]
 mod bytes;
+#[path = "core/clusters.rs"]
+mod clusters;
 #[path = "core/common.rs"]
 mod common;
-#[path = "core/entries.rs"]
-mod entries;
 #[path = "core/exactness.rs"]
 mod exactness;
 #[path = "core/filters.rs"]

@@ -97,7 +97,7 @@ pub(super) struct Header {
     pub(super) longest: f32,
     /// Nodes in each layer.
     pub(super) levels: Vec<u32>,
-    /// Groups of near nodes; 0 if there are none, and in sidecars from before there were any.
+    /// Cells, which are groups of near nodes; 0 if there are none, and in sidecars from before there were any.
     pub(super) cells: u32,
     /// Cells of a group; 0 if there are no groups, as before there were any.
     pub(super) group: u32,

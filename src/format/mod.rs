@@ -27,10 +27,10 @@
 //! - *Nodes* are distinct vectors, numbered so that those of higher layers come first: layer `l` holds the
 //!   nodes `0 .. levels[l]`, so its lists need no index. Node 0 is the entry point. Within a layer,
 //!   neighbours in space are neighbours in number.
-//! - *Cells* are groups of near nodes, for filtered searches and for walks to begin in; of many, runs are grouped in
-//!   turn. The nodes of a cell whose highest layer is `l` are
-//!   those from `starts[cell][l]` up to `starts[cell + 1][l]`. Small indexes, those without codes, and sidecars
-//!   from before there were cells have none.
+//! - *Cells* are groups of near nodes, for filtered searches and for walks to begin in. The nodes of a cell whose
+//!   highest layer is `l` are those from `starts[cell][l]` up to `starts[cell + 1][l]`. Small indexes, those without
+//!   codes, and sidecars from before there were cells have none.
+//! - *Groups* are runs of as many cells as the header says; the last may have fewer. Only many cells are grouped.
 //! - *Slots* are places in the vectors section: the nodes, then the zero and unlinked rows, ascending
 //!   by row.
 //! - A list of neighbours ends at its first `0xFFFFFFFF`, or when it is full.

@@ -302,14 +302,9 @@ impl HnswBuilder {
             _ => order::by_locality(&points, nodes, watch),
         };
         numbered.sort_by_key(|&group| std::cmp::Reverse(highest[group as usize]));
-        let cells = clusters.map(|clusters| {
-            OwnedCells::new(
-                clusters,
-                codes.map_or(1, |codes| codes.stride),
-                &numbered,
-                &levels,
-            )
-        });
+        let cells = clusters
+            .zip(codes)
+            .map(|(clusters, codes)| OwnedCells::new(clusters, codes.stride, &numbered, &levels));
         (numbered, levels, cells)
     }
 

@@ -166,6 +166,20 @@ const MORE: usize = 4;
 /// Codes that are on their way from memory while others are compared.
 const BATCH: usize = 24;
 
+/// Compares `ids` with the query and leaves a word for each in `order`: its key, then its place among them.
+#[inline(always)]
+pub(crate) fn compare(space: &CodeSpace<'_>, ids: &[u32], keys: &mut Vec<u32>, order: &mut Vec<u64>) {
+    keys.resize(keys.len().max(ids.len()), 0);
+    let keys = &mut keys[..ids.len()];
+    space.keys(ids, keys);
+    order.clear();
+    order.extend(
+        (0..)
+            .zip(keys)
+            .map(|(place, key): (u64, _)| u64::from(*key) << 32 | place),
+    );
+}
+
 /// Cells, nearest first: sorted a part at a time, since most are never asked for.
 #[derive(Debug, Default)]
 pub(crate) struct Nearest {
@@ -181,14 +195,7 @@ impl Nearest {
             ..*space
         };
         let ids: Vec<u32> = (0..).take(cells.count()).collect();
-        keys.resize(ids.len(), 0);
-        centres.keys(&ids, keys);
-        self.cells.clear();
-        self.cells.extend(
-            keys.iter()
-                .zip(ids)
-                .map(|(&key, id)| u64::from(key) << 32 | u64::from(id)),
-        );
+        compare(&centres, &ids, keys, &mut self.cells);
         self.sorted = 0;
     }
 

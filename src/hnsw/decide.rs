@@ -9,13 +9,12 @@ use super::quantize::Codebook;
 use super::query::{
     Hit, Query, SearchError, SearchOptions, SearchOutcome, SearchStats, Stop, distance_error,
 };
+use super::rounding::Rounding;
 use super::rowset::RowSet;
 use super::search::{Candidate, Scratch};
 use super::spaces::ordered_bits;
 use crate::id::RowId;
 
-/// Candidates whose distance is computed though none of them improves the answer, besides a quarter of k.
-const PATIENCE: usize = 2;
 /// Vectors asked for ahead of their turn.
 const AHEAD: usize = 4;
 
@@ -99,14 +98,14 @@ impl<'p, 'q> Decide<'p, 'q> {
         Ok(())
     }
 
-    /// Offers the nodes that a walk found, nearest by their keys first, until so many in a row did not get
-    /// among the k nearest that the codes will hardly have hidden another.
+    /// Offers the nodes that a walk found, nearest by their keys first, until the next is farther than the k-th nearest
+    /// by more than its key can be wrong.
     pub(crate) fn candidates(
         &mut self,
         candidates: &[Candidate],
+        rounding: Rounding,
         allowed: Option<&RowSet>,
     ) -> Result<(), SearchError> {
-        let patience = PATIENCE + self.k / 4;
         let ahead = |decide: &Self, place: usize| {
             if let Some(candidate) = candidates.get(place) {
                 decide.parts.vectors.prefetch(candidate.node());
@@ -114,8 +113,15 @@ impl<'p, 'q> Decide<'p, 'q> {
             }
         };
         (0..AHEAD).for_each(|place| ahead(self, place));
-        let (mut best, mut futile) = (BinaryHeap::with_capacity(self.k + 1), 0);
+        // Distances and keys of the nearest.
+        let mut best = BinaryHeap::with_capacity(self.k + 1);
         for (place, candidate) in candidates.iter().enumerate() {
+            if best.len() == self.k && !self.slack {
+                let kth = best.peek().map_or(0, |&(_, key)| key);
+                if candidate.key() > rounding.limit(kth) {
+                    break;
+                }
+            }
             ahead(self, place + AHEAD);
             if place.is_multiple_of(1024) {
                 self.stop.check()?;
@@ -123,19 +129,14 @@ impl<'p, 'q> Decide<'p, 'q> {
             let before = self.hits.len();
             let distance = self.distance(candidate.node());
             self.rows_at(candidate.node(), distance, allowed)?;
-            let key = ordered_bits(distance);
-            futile += 1;
+            let new = (ordered_bits(distance), candidate.key());
             for _ in before..self.hits.len() {
-                if best.len() < self.k || best.peek().is_some_and(|&worst| key < worst) {
-                    best.push(key);
+                if best.len() < self.k || best.peek().is_some_and(|&kth| new < kth) {
+                    best.push(new);
                     if best.len() > self.k {
                         best.pop();
                     }
-                    futile = 0;
                 }
-            }
-            if futile >= patience && best.len() == self.k && !self.slack {
-                break;
             }
         }
         Ok(())

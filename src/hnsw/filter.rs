@@ -16,6 +16,7 @@ use super::cost::{cheapest, enough, width};
 use super::decide::Decide;
 use super::graph::Parts;
 use super::query::{Notes, Query, SearchError, SearchOptions, SearchOutcome, Stop, walk};
+use super::rounding::Rounding;
 use super::rowset::RowSet;
 use super::search::{Candidate, Scratch, Space, search_among};
 use super::spaces::{CodeSpace, Walk, with_space};
@@ -41,6 +42,9 @@ pub enum SearchWay {
 
 /// Allowed rows of cells, for each of `ef`, that are compared though none of them improves the answer.
 const PATIENCE: usize = 16;
+/// The same where a walk found too few: the query is far from the rows that are allowed, and many of them are nearly as far
+/// as the nearest.
+const PATIENCE_FAR: usize = 48;
 /// The fewest rows in a hundred that must be allowed for a walk from allowed row to allowed row.
 const CONNECTED: u64 = 4;
 
@@ -62,11 +66,12 @@ pub(crate) fn search(
         SearchWay::Auto => cheapest(parts, count, options.k, ef),
         chosen => chosen,
     };
+    let mut patience = PATIENCE;
     match way {
         SearchWay::Exact => return exact(parts, query, options, allowed, &notes.scratch),
         SearchWay::Graph | SearchWay::Auto => {
             let width = width(parts, count, options.k, ef).min(nodes);
-            walk(parts, query, width, stop, notes)?;
+            let rounding = walk(parts, query, width, stop, notes)?;
             let mut found = Vec::with_capacity(ef);
             for candidate in notes.scratch.pool.candidates() {
                 if admits(parts, allowed, candidate.node()) {
@@ -75,27 +80,38 @@ pub(crate) fn search(
             }
             if found.len() >= enough(parts, count, options.k, width) {
                 let mut decide = Decide::new(parts, query, options);
-                decide.candidates(&found, Some(allowed))?;
+                decide.candidates(&found, rounding, Some(allowed))?;
                 return Ok(decide.finish(&notes.scratch, false));
             }
+            patience = PATIENCE_FAR;
         }
         SearchWay::Codes | SearchWay::Cells => {}
     }
     let Notes { scratch, code } = notes;
-    with_space(parts, query, code, |space| match (space, parts.cells) {
-        (Walk::Codes(space), Some(cells)) if way != SearchWay::Codes => {
+    let rounding = with_space(parts, query, code, |space| match (space, parts.cells) {
+        (Walk::Codes(space, rounding), Some(cells)) if way != SearchWay::Codes => {
             let cells = AllowedCells {
                 parts,
                 cells,
                 allowed,
             };
-            look_into_cells(&cells, space, options.k, ef, stop, scratch)
+            let plan = Plan {
+                k: options.k,
+                ef: ef.saturating_add(ef / 2),
+                patience: ef.saturating_mul(patience),
+                stop,
+            };
+            look_into_cells(&cells, space, plan, scratch).map(|()| rounding)
         }
-        (Walk::Codes(space), _) => compare_all(parts, space, allowed, ef, stop, scratch),
-        (Walk::Floats(space), _) => compare_all(parts, space, allowed, ef, stop, scratch),
+        (Walk::Codes(space, rounding), _) => {
+            compare_all(parts, space, allowed, ef, stop, scratch).map(|()| rounding)
+        }
+        (Walk::Floats(space), _) => {
+            compare_all(parts, space, allowed, ef, stop, scratch).map(|()| Rounding::default())
+        }
     })?;
     let mut decide = Decide::new(parts, query, options);
-    decide.candidates(scratch.pool.candidates(), Some(allowed))?;
+    decide.candidates(scratch.pool.candidates(), rounding, Some(allowed))?;
     Ok(decide.finish(scratch, false))
 }
 
@@ -104,18 +120,10 @@ pub(crate) fn search(
 fn look_into_cells(
     cells: &AllowedCells<'_>,
     space: &CodeSpace<'_>,
-    k: usize,
-    ef: usize,
-    stop: Stop<'_>,
+    plan: Plan<'_>,
     scratch: &mut Scratch,
 ) -> Result<(), SearchError> {
     let (parts, allowed) = (cells.parts, cells.allowed);
-    let plan = Plan {
-        k,
-        ef: ef.saturating_add(ef / 2),
-        patience: ef.saturating_mul(PATIENCE),
-        stop,
-    };
     let all = cells.search(space, plan, scratch)?;
     if all || allowed.count().saturating_mul(100) < parts.row_count() * CONNECTED {
         return Ok(());
@@ -125,7 +133,7 @@ fn look_into_cells(
         space,
         0,
         |node| admits(parts, allowed, node),
-        stop,
+        plan.stop,
         scratch,
     )
 }

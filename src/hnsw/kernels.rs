@@ -229,6 +229,31 @@ pub(crate) fn as_floats(bytes: &[u8]) -> Option<&[f32]> {
     return bytes.is_empty().then_some(&[]);
 }
 
+/// Adds number `i` to lane `i % N`, compiled for this machine; in the same order on every machine.
+#[inline(always)]
+pub(crate) fn in_lanes<const N: usize, T: Copy + Default>(
+    numbers: &[f32],
+    add: impl Fn(&mut T, f32),
+) -> [T; N] {
+    with_instructions(
+        Isa::best(),
+        #[inline(always)]
+        || {
+            let mut lanes = [T::default(); N];
+            let (blocks, rest) = numbers.as_chunks::<N>();
+            for block in blocks {
+                for (lane, &x) in lanes.iter_mut().zip(block) {
+                    add(lane, x);
+                }
+            }
+            for (lane, &x) in lanes.iter_mut().zip(rest) {
+                add(lane, x);
+            }
+            lanes
+        },
+    )
+}
+
 /// Folds the lanes in halves: 32, 16, 8, 4, 2, 1.
 #[inline]
 pub(crate) fn fold(mut lanes: [f32; LANES]) -> f32 {

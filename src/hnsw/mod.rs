@@ -27,6 +27,7 @@ mod quantize;
 mod query;
 pub(crate) mod range;
 mod repair;
+mod rounding;
 mod rowset;
 mod search;
 mod select;

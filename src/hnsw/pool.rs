@@ -103,6 +103,7 @@ impl Pool {
     }
 
     /// Keeps the candidate if it is among the nearest.
+    #[inline(always)]
     pub(crate) fn push(&mut self, new: Candidate) {
         if new < self.threshold() {
             self.reserve(1);

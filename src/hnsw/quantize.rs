@@ -7,9 +7,11 @@
 use rayon::prelude::*;
 
 use super::kernels::{
-    CodeMetric, CodeRows, FloatMetric, Isa, QueryCode, code_keys, dot_base, float_sums, with_instructions,
+    CodeMetric, CodeRows, FloatMetric, Isa, QueryCode, code_keys, dot_base, float_sums, in_lanes,
+    with_instructions,
 };
 use super::metric::VectorMetric;
+use super::rounding::LengthKept;
 
 /// Shorter vectors are walked over as they are: they fill one cache line, and a code no less.
 pub(crate) const LEAST_DIM: usize = 17;
@@ -93,14 +95,21 @@ impl Codebook {
         with_instructions(
             Isa::best(),
             #[inline(always)]
-            || self.encode_plainly(vector, code),
+            || match self.metric {
+                CodeMetric::Squared => self.encode_stretched(vector, 1.0, code),
+                CodeMetric::Dot => {
+                    let length = LengthKept::new(vector, self.scale);
+                    self.encode_stretched(vector, length.stretch(), code);
+                    length.adjust(code);
+                }
+            },
         );
     }
 
     #[inline(always)]
-    fn encode_plainly(&self, vector: &[f32], code: &mut [u8]) {
+    fn encode_stretched(&self, vector: &[f32], stretch: f32, code: &mut [u8]) {
         let (body, rest) = code.split_at_mut(vector.len());
-        let inverse = 1.0 / self.scale;
+        let inverse = stretch / self.scale;
         match self.metric {
             CodeMetric::Squared => {
                 for (c, &x) in body.iter_mut().zip(vector) {
@@ -123,29 +132,37 @@ impl Codebook {
     pub(crate) fn encode_query(&self, query: &[f32], code: &mut [u8]) -> bool {
         match self.metric {
             CodeMetric::Dot => {
-                Self {
+                let own = Self {
                     scale: self.query_scale(query),
                     ..*self
-                }
-                .encode(query, code);
+                };
+                with_instructions(
+                    Isa::best(),
+                    #[inline(always)]
+                    || own.encode_stretched(query, 1.0, code),
+                );
                 true
             }
             CodeMetric::Squared => {
                 self.encode(query, code);
-                let (low, high) = (self.offset, self.offset + 255.0 * self.scale);
-                if query.iter().all(|x| (low..=high).contains(x)) {
-                    return true;
+                let outside = self.outside(query);
+                outside == 0.0 || {
+                    let middle = self.offset + 127.5 * self.scale;
+                    let all: f32 = query.iter().map(|x| (x - middle) * (x - middle)).sum();
+                    outside <= 0.01 * all
                 }
-                let middle = f32::midpoint(low, high);
-                let (mut outside, mut inside) = (0.0, 0.0);
-                for &x in query {
-                    let clipped = x.clamp(low, high);
-                    outside += (x - clipped) * (x - clipped);
-                    inside += (clipped - middle) * (clipped - middle);
-                }
-                outside <= 0.01 * inside
             }
         }
+    }
+
+    /// The squared length of what of a query lies outside of the codes' range (`Squared`).
+    pub(super) fn outside(&self, query: &[f32]) -> f32 {
+        let (low, high) = (self.offset, self.offset + 255.0 * self.scale);
+        let sums: [f32; 16] = in_lanes(query, |sum, x| {
+            let clipped = x - x.clamp(low, high);
+            *sum += clipped * clipped;
+        });
+        sums.iter().sum()
     }
 
     /// The distance that a key between two codes stands for. For inner products only if both were
@@ -163,27 +180,19 @@ impl Codebook {
 
     /// The scale that [`encode_query`](Self::encode_query) uses.
     pub(crate) fn query_scale(&self, query: &[f32]) -> f32 {
-        let mut longest = [0.0f32; 16];
-        let (blocks, rest) = query.as_chunks::<16>();
-        for block in blocks {
-            longest
-                .iter_mut()
-                .zip(block)
-                .for_each(|(longest, x)| *longest = longest.max(x.abs()));
-        }
-        let longest = rest
-            .iter()
-            .chain(&longest)
-            .fold(0.0f32, |longest, x| longest.max(x.abs()));
+        let longest: [f32; 16] = in_lanes(query, |longest: &mut f32, x| *longest = longest.max(x.abs()));
+        let longest = longest.into_iter().fold(0.0, f32::max);
         if longest > 0.0 { longest / 127.0 } else { 1.0 }
     }
 }
 
+/// Numbers from here on are whole. Conversions to integers, which saturate, are not done many at a time; additions are.
+pub(super) const WHOLE: f32 = 8_388_608.0;
+
 #[inline(always)]
 fn round_to_code(x: f32, least: f32) -> u8 {
-    // Among numbers from 2^23 on, which are whole, the lowest byte of the bits is the number's. Conversions to
-    // integers, which saturate, are not done many at a time.
-    (x.clamp(least, 255.0) + 8_388_608.0).to_bits().to_le_bytes()[0]
+    // The lowest byte of the bits is the number's.
+    (x.clamp(least, 255.0) + WHOLE).to_bits().to_le_bytes()[0]
 }
 
 /// Points among which the codes are tried, and points whose neighbours are looked for.

@@ -11,6 +11,7 @@ use super::filter::{self, SearchWay};
 use super::graph::{Damaged, Parts};
 use super::kernels;
 use super::metric::VectorMetric;
+use super::rounding::Rounding;
 use super::rowset::RowSet;
 use super::search::{Scratch, descend, go_on, search_layer};
 use super::spaces::{Walk, with_space};
@@ -222,16 +223,7 @@ impl<'q> Query<'q> {
 
 /// The Euclidean length, summed in f64 in a fixed order: the same on every machine.
 pub(crate) fn vector_length(vector: &[f32]) -> f64 {
-    let mut sums = [0.0; 8];
-    let (blocks, rest) = vector.as_chunks::<8>();
-    for block in blocks {
-        sums.iter_mut()
-            .zip(block)
-            .for_each(|(sum, &x)| *sum += f64::from(x) * f64::from(x));
-    }
-    sums.iter_mut()
-        .zip(rest)
-        .for_each(|(sum, &x)| *sum += f64::from(x) * f64::from(x));
+    let sums: [f64; 8] = kernels::in_lanes(vector, |sum, x| *sum += f64::from(x) * f64::from(x));
     sums.iter().sum::<f64>().sqrt()
 }
 
@@ -307,34 +299,38 @@ fn unfiltered(
         }
         return Ok(decide.finish(&notes.scratch, true));
     }
-    walk(parts, query, ef, Stop(options.stop), notes)?;
+    let rounding = walk(parts, query, ef, Stop(options.stop), notes)?;
     let mut decide = Decide::new(parts, query, options);
-    decide.candidates(notes.scratch.pool.candidates(), None)?;
+    decide.candidates(notes.scratch.pool.candidates(), rounding, None)?;
     Ok(decide.finish(&notes.scratch, false))
 }
 
-/// Algorithm 5: down the layers, then a search of layer 0 with `ef` candidates, left in the pool.
+/// Algorithm 5: down the layers, then a search of layer 0 with `ef` candidates, left in the pool. Gives how wrong their
+/// keys are.
 pub(crate) fn walk(
     parts: &Parts<'_>,
     query: &Query<'_>,
     ef: usize,
     stop: Stop<'_>,
     notes: &mut Notes,
-) -> Result<(), SearchError> {
+) -> Result<Rounding, SearchError> {
+    let scratch = &mut notes.scratch;
     with_space(parts, query, &mut notes.code, |space| match space {
-        Walk::Codes(space) => {
-            let scratch = &mut notes.scratch;
+        Walk::Codes(space, rounding) => {
             if let Some(cells) = parts.cells
                 && enter_nearest_cells(&cells, space, parts.node_count(), ef, scratch)
             {
-                return go_on(parts.links, space, 0, stop, scratch);
+                go_on(parts.links, space, 0, |_| true, stop, scratch)?;
+            } else {
+                descend(parts.links, space, 0, ef, stop, scratch)?;
+                search_layer(parts.links, space, 0, stop, scratch)?;
             }
-            descend(parts.links, space, 0, ef, stop, &mut notes.scratch)?;
-            search_layer(parts.links, space, 0, stop, &mut notes.scratch)
+            Ok(rounding)
         }
         Walk::Floats(space) => {
-            descend(parts.links, space, 0, ef, stop, &mut notes.scratch)?;
-            search_layer(parts.links, space, 0, stop, &mut notes.scratch)
+            descend(parts.links, space, 0, ef, stop, scratch)?;
+            search_layer(parts.links, space, 0, stop, scratch)?;
+            Ok(Rounding::default())
         }
     })
 }

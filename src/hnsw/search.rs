@@ -86,6 +86,7 @@ pub(crate) struct Scratch {
     pub(crate) arrived: Vec<u32>,
     pub(crate) nearest: Nearest,
     pub(crate) keys: Vec<u32>,
+    /// A word for each of some cells or groups, see [`compare`](super::cells::compare).
     pub(crate) order: Vec<u64>,
     entries: Vec<Candidate>,
     pub(crate) nodes_visited: u64,
@@ -123,26 +124,6 @@ pub(crate) fn search_layer(
     search_among(links, space, layer, |_| true, stop, scratch)
 }
 
-/// Goes on with a search of a layer, from what the pool holds, to nodes that were not met.
-///
-/// # Errors
-///
-/// If a list names a node that the layer does not have, or the caller asked to stop.
-pub(crate) fn go_on(
-    links: Links<'_>,
-    space: &impl Space,
-    layer: usize,
-    stop: Stop<'_>,
-    scratch: &mut Scratch,
-) -> Result<(), SearchError> {
-    let isa = Isa::best();
-    kernels::with_instructions(
-        isa,
-        #[inline(always)]
-        || walk_layer(isa, links, space, layer, |_| true, stop, scratch),
-    )
-}
-
 /// [`search_layer`] over those nodes alone that `admits` lets in; the others are not gone through.
 ///
 /// # Errors
@@ -156,13 +137,28 @@ pub(crate) fn search_among(
     stop: Stop<'_>,
     scratch: &mut Scratch,
 ) -> Result<(), SearchError> {
-    let isa = Isa::best();
-    scratch
-        .visited
-        .reset(links.levels.get(layer).copied().unwrap_or(0));
+    let count = links.levels.get(layer).copied().unwrap_or(0);
+    scratch.visited.reset(count);
     for candidate in scratch.pool.candidates() {
         scratch.visited.insert(candidate.node());
     }
+    go_on(links, space, layer, admits, stop, scratch)
+}
+
+/// The rest of [`search_among`], where the nodes that were met are noted already.
+///
+/// # Errors
+///
+/// If a list names a node that the layer does not have, or the caller asked to stop.
+pub(crate) fn go_on(
+    links: Links<'_>,
+    space: &impl Space,
+    layer: usize,
+    admits: impl Fn(u32) -> bool,
+    stop: Stop<'_>,
+    scratch: &mut Scratch,
+) -> Result<(), SearchError> {
+    let isa = Isa::best();
     kernels::with_instructions(
         isa,
         #[inline(always)]

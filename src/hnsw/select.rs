@@ -87,8 +87,8 @@ impl Space for PointSpace<'_> {
 /// Chooses at most `limit` neighbours from `candidates`, which are sorted, nearest first.
 ///
 /// A candidate is kept if it is nearer to the node than to every neighbour kept before it, so that the
-/// links point in different directions. If that leaves fewer than half of `limit`, the nearest of the others
-/// fill up (the paper's *keepPrunedConnections*, halfway).
+/// links point in different directions. If that leaves fewer than three quarters of `limit`, the nearest of the others
+/// fill up (the paper's *keepPrunedConnections*, not to the end).
 pub(crate) fn select_neighbours(
     points: &Points<'_>,
     candidates: &[Candidate],
@@ -115,7 +115,7 @@ pub(crate) fn select_neighbours(
     }
     let diverse = kept.len();
     for candidate in candidates {
-        if kept.len() >= limit / 2 {
+        if kept.len() >= limit * 3 / 4 {
             return;
         }
         if !kept[..diverse].contains(&candidate.node()) {

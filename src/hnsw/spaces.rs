@@ -5,6 +5,7 @@ use super::graph::{Parts, Vectors};
 use super::kernels::{self, CodeRows, FloatMetric, Isa, QueryCode};
 use super::metric::VectorMetric;
 use super::query::Query;
+use super::rounding::Rounding;
 use super::search::Space;
 
 impl Vectors<'_> {
@@ -100,7 +101,7 @@ impl Space for FloatSpace<'_> {
 
 /// What the walk looks at.
 pub(crate) enum Walk<'s> {
-    Codes(&'s CodeSpace<'s>),
+    Codes(&'s CodeSpace<'s>, Rounding),
     Floats(&'s FloatSpace<'s>),
 }
 
@@ -116,11 +117,12 @@ pub(crate) fn with_space<T>(
         code.resize(codes.stride, 0);
         let fits = codebook.encode_query(query.vector, code);
         if fits || parts.vectors.stored == StoredVectors::None {
-            return run(Walk::Codes(&CodeSpace {
+            let space = CodeSpace {
                 isa,
                 query: QueryCode::new(codebook.metric, code),
                 codes,
-            }));
+            };
+            return run(Walk::Codes(&space, Rounding::of(&codebook, query)));
         }
     }
     run(Walk::Floats(&FloatSpace {

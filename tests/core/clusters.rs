@@ -1,0 +1,87 @@
+//! Rows in many small clusters: where walks begin, and what tells rows apart.
+
+use datafusion_hnsw::format::HnswSerializer;
+use datafusion_hnsw::hnsw::{HnswConfig, SearchOptions, VectorMetric};
+use datafusion_hnsw::id::RowId;
+use datafusion_hnsw::loader::{MappedIndex, MmapLoader};
+
+use crate::common::{Vectors, build, nearest, share, uniform};
+
+const DIM: usize = 24;
+
+/// Points in 500 clusters, so wide.
+fn points(count: usize, width: f32, draw: u64) -> Vectors {
+    let (centres, noise) = (uniform(500, DIM, 51), uniform(count, DIM, 52 + draw));
+    let near = |(place, noise): (usize, &Vec<f32>)| {
+        let centre = &centres[(place * 7) % 500];
+        centre.iter().zip(noise).map(|(c, x)| c + width * x).collect()
+    };
+    noise.iter().enumerate().map(near).collect()
+}
+
+fn mapped(data: &Vectors, metric: VectorMetric, config: HnswConfig) -> MappedIndex {
+    let index = build(data, metric, config);
+    MmapLoader::from_bytes(&HnswSerializer::to_bytes(&index)).unwrap()
+}
+
+/// Mean recall@10 with `ef` candidates, and the mean number of distances.
+fn search(width: f32, metric: VectorMetric, config: HnswConfig, ef: usize) -> (f64, f64) {
+    let (data, queries) = (points(16_000, width, 0), points(100, width, 1));
+    let index = mapped(&data, metric, config);
+    index.verify().unwrap();
+    let (mut recall, mut distances) = (0.0, 0.0);
+    for query in &queries {
+        let outcome = index.search(query, &SearchOptions::new(10).ef(ef)).unwrap();
+        let rows: Vec<RowId> = outcome.hits.iter().map(|hit| hit.row).collect();
+        assert!(!outcome.stats.exact);
+        recall += share(&rows, &nearest(&data, metric, query, 10, None));
+        distances += outcome.stats.distances as f64;
+    }
+    (recall / queries.len() as f64, distances / queries.len() as f64)
+}
+
+const METRICS: [VectorMetric; 3] = [
+    VectorMetric::Euclidean,
+    VectorMetric::Cosine,
+    VectorMetric::DotProduct,
+];
+
+/// A poor graph, where a descent from layer to layer finds 0.71 to 0.76.
+#[test]
+fn a_narrow_walk_begins_in_the_right_cluster() {
+    let config = HnswConfig {
+        m: 4,
+        ef_construction: 20,
+        ..HnswConfig::default()
+    };
+    for metric in METRICS {
+        let (recall, distances) = search(0.3, metric, config.clone(), 10);
+        assert!(recall >= 0.82, "{metric}: recall {recall}");
+        assert!(distances <= 200.0, "{metric}: {distances} distances");
+    }
+}
+
+/// Under cosine, codes that are rounded to the nearest steps find 0.45 and 0.87, and the latter whatever `ef` is
+/// if a fixed number of vectors is compared.
+#[test]
+fn the_rows_of_a_small_cluster_are_told_apart() {
+    for metric in METRICS {
+        for (ef, least) in [(10, 0.7), (40, 0.995)] {
+            let (recall, _) = search(0.03, metric, HnswConfig::default(), ef);
+            assert!(recall >= least, "{metric}, ef {ef}: recall {recall}");
+        }
+    }
+}
+
+#[test]
+fn many_cells_are_grouped_and_few_are_not() {
+    let groups = |rows| {
+        let data = points(rows, 0.1, 0);
+        let sizes = mapped(&data, VectorMetric::Euclidean, HnswConfig::default()).section_sizes();
+        let size = sizes.into_iter().find(|(name, _)| *name == "groups");
+        size.map_or(0, |(_, bytes)| bytes)
+    };
+    assert_eq!(groups(4000), 0);
+    let found = groups(9000);
+    assert!((11 * 32..=14 * 32).contains(&found), "{found} bytes");
+}
