@@ -71,10 +71,8 @@ pub(crate) fn cluster(codes: CodeRows<'_>, count: u32, watch: &Watch<'_>) -> Opt
         .iter()
         .scan(0, |end, part| Some(std::mem::replace(end, *end + part.count())))
         .collect();
-    let mut cells = Centres {
-        bytes: parts.iter().flat_map(|part| part.bytes.iter().copied()).collect(),
-        stride: codes.stride,
-    };
+    let bytes = parts.iter().flat_map(|part| part.bytes.iter().copied()).collect();
+    let mut cells = Centres::new(bytes, codes.stride);
     let ranges: Vec<Range<usize>> = starts
         .iter()
         .zip(&parts)
@@ -114,16 +112,24 @@ pub(crate) fn cluster(codes: CodeRows<'_>, count: u32, watch: &Watch<'_>) -> Opt
 struct Centres {
     bytes: Vec<u8>,
     stride: usize,
+    /// Their squared lengths, components taken relative to 128.
+    squares: Vec<u64>,
 }
 
 impl Centres {
+    fn new(bytes: Vec<u8>, stride: usize) -> Self {
+        let squares = bytes.chunks_exact(stride).map(square).collect();
+        Self {
+            bytes,
+            stride,
+            squares,
+        }
+    }
+
     /// `count` centres of `nodes`: evenly spread nodes, moved to the means of those nearest to them.
     fn lloyd(codes: CodeRows<'_>, nodes: &[u32], count: usize, watch: &Watch<'_>) -> Self {
         let first = (0..count).map(|i| codes.row(nodes[i * nodes.len() / count]));
-        let mut centres = Self {
-            bytes: first.flatten().copied().collect(),
-            stride: codes.stride,
-        };
+        let mut centres = Self::new(first.flatten().copied().collect(), codes.stride);
         for _ in 0..ROUNDS {
             let of: Vec<u32> = nodes
                 .par_iter()
@@ -145,8 +151,10 @@ impl Centres {
         self.bytes.len() / self.stride
     }
 
-    /// Tells `each` of some centres with their keys from a code.
-    fn keys_of(&self, code: &[u8], range: Range<usize>, mut each: impl FnMut(u32, u32)) {
+    /// Tells `each` of some centres with their keys from a code, which order like squared differences for every metric,
+    /// as cells are to be compact: `|x - c|²` is `|c|² - 2 x c` and what depends on the code alone.
+    fn keys_of(&self, code: &[u8], range: Range<usize>, mut each: impl FnMut(u64, u32)) {
+        let query = QueryCode::new(CodeMetric::Dot, code);
         let rows = CodeRows {
             bytes: &self.bytes,
             stride: self.stride,
@@ -157,21 +165,16 @@ impl Centres {
             for (id, centre) in ids[..count].iter_mut().zip(start..) {
                 *id = u32::try_from(centre).expect("fewer than nodes");
             }
-            // Squared differences for every metric: cells are to be compact.
             let keys = &mut keys[..count];
-            code_keys(
-                Isa::best(),
-                QueryCode::new(CodeMetric::Squared, code),
-                rows,
-                &ids[..count],
-                keys,
-            );
-            keys.iter().zip(ids).for_each(|(&key, id)| each(key, id));
+            code_keys(Isa::best(), query, rows, &ids[..count], keys);
+            for ((&key, &square), id) in keys.iter().zip(&self.squares[start..]).zip(ids) {
+                each(square + 2 * u64::from(key), id);
+            }
         }
     }
 
     /// The nearest of some centres, with its key.
-    fn nearest_of(&self, code: &[u8], range: Range<usize>) -> Option<(u32, u32)> {
+    fn nearest_of(&self, code: &[u8], range: Range<usize>) -> Option<(u64, u32)> {
         let mut nearest = None;
         self.keys_of(code, range, |key, id| {
             if nearest.is_none_or(|nearest| (key, id) < nearest) {
@@ -196,16 +199,25 @@ impl Centres {
                 .zip(codes.row(node))
                 .for_each(|(sum, &code)| *sum += u64::from(code));
         }
-        for ((centre, sums), &count) in self
+        for (((centre, sums), &count), square_of) in self
             .bytes
             .chunks_exact_mut(self.stride)
             .zip(sums.chunks_exact(self.stride))
             .zip(&counts)
-            .filter(|(_, count)| **count > 0)
+            .zip(&mut self.squares)
+            .filter(|((_, count), _)| **count > 0)
         {
             for (byte, &sum) in centre.iter_mut().zip(sums) {
                 *byte = u8::try_from((sum + count / 2) / count).expect("a mean of bytes");
             }
+            *square_of = square(centre);
         }
     }
+}
+
+/// The squared length of a code, components taken relative to 128.
+fn square(code: &[u8]) -> u64 {
+    code.iter()
+        .map(|&byte| u64::from(byte.abs_diff(128)).pow(2))
+        .sum()
 }

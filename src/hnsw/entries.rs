@@ -4,15 +4,17 @@
 //! wrong cluster stays there. Centres of cells lie side by side in memory and no node is met twice: many more of them
 //! are compared in less time, and the walk begins with candidates that are near already.
 
-use super::cells::{Cells, Groups};
+use super::cells::{Cells, Groups, compare};
 use super::kernels;
 use super::search::{Candidate, Scratch, Space};
 use super::spaces::CodeSpace;
 
-/// Nearest groups whose cells are compared, unless fewer hold an eighth of all cells.
+/// Nearest groups whose cells are compared, unless fewer hold an eighth of all cells; and candidates for each more.
 const GROUPS: usize = 4;
-/// Nearest cells that the walk begins in.
+const EF_A_GROUP: usize = 8;
+/// Nearest cells that the walk begins in, and candidates for each more.
 const CELLS: usize = 2;
+const EF_A_CELL: usize = 32;
 /// The most nodes of a cell and a layer that are compared, evenly spread over those that there are: from a few
 /// of them a walk is at the others in a step.
 const NODES: usize = 16;
@@ -47,6 +49,7 @@ fn enter(
         visited,
         pool,
         fresh,
+        arrived,
         keys,
         order,
         distances,
@@ -55,28 +58,30 @@ fn enter(
     let among = |codes| CodeSpace { codes, ..*space };
     fresh.clear();
     fresh.extend(0..groups.count());
-    put_in_order(&among(groups.centres), fresh, keys, order);
+    compare(&among(groups.centres), fresh, keys, order);
     *distances += order.len() as u64;
     fresh.clear();
-    for _ in 0..GROUPS {
+    for _ in 0..GROUPS + ef / EF_A_GROUP {
         if fresh.len() * 8 >= cells.count() {
             break;
         }
         let Some(group) = take_nearest(order) else { break };
         fresh.extend(groups.cells(group, cells.count()));
     }
-    put_in_order(&among(cells.centres), fresh, keys, order);
+    compare(&among(cells.centres), fresh, keys, order);
     *distances += order.len() as u64;
-    let chosen: [_; CELLS] = std::array::from_fn(|_| take_nearest(order).map(|place| fresh[place]));
-    fresh.clear();
-    for cell in chosen.into_iter().flatten() {
+    arrived.clear();
+    for _ in 0..CELLS + ef / EF_A_CELL {
+        let Some(place) = take_nearest(order) else { break };
+        let cell = fresh[place] as usize;
         for layer in 0..cells.layers {
-            let range = cells.nodes(cell as usize, layer);
+            let range = cells.nodes(cell, layer);
             let range = range.start..range.end.min(nodes);
             let step = range.len().div_ceil(NODES).max(1);
-            fresh.extend(range.step_by(step));
+            arrived.extend(range.step_by(step));
         }
     }
+    std::mem::swap(fresh, arrived);
     for &node in &*fresh {
         space.prefetch(node);
     }
@@ -91,19 +96,6 @@ fn enter(
         pool.push(Candidate::new(key, node));
     }
     met > 0
-}
-
-/// Compares `ids` and leaves a word for each in `order`: its key, then its place among them.
-#[inline(always)]
-fn put_in_order(space: &CodeSpace<'_>, ids: &[u32], keys: &mut Vec<u32>, order: &mut Vec<u64>) {
-    keys.resize(keys.len().max(ids.len()), 0);
-    space.keys(ids, &mut keys[..ids.len()]);
-    order.clear();
-    order.extend(
-        (0..)
-            .zip(&keys[..ids.len()])
-            .map(|(place, &key): (u64, _)| u64::from(key) << 32 | place),
-    );
 }
 
 /// The place of the nearest that was not yet taken.

@@ -44,7 +44,7 @@ pub enum SearchWay {
 const PATIENCE: usize = 16;
 /// The same where a walk found too few: the query is far from the rows that are allowed, and many of them are nearly as far
 /// as the nearest.
-const PATIENCE_FAR: usize = 48;
+const PATIENCE_FAR: usize = 64;
 /// The fewest rows in a hundred that must be allowed for a walk from allowed row to allowed row.
 const CONNECTED: u64 = 4;
 

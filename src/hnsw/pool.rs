@@ -35,14 +35,21 @@ pub(crate) struct Pool {
     capacity: usize,
     /// All before this are marked.
     cursor: usize,
+    /// Those from here on are never marked: nobody looks at their neighbours.
+    horizon: usize,
 }
 
 impl Pool {
     pub(crate) fn reset(&mut self, capacity: usize) {
         self.capacity = capacity.max(1);
-        (self.len, self.cursor) = (0, 0);
+        (self.len, self.cursor, self.horizon) = (0, 0, usize::MAX);
         self.places.clear();
         self.places.resize(BLOCK, Candidate(0));
+    }
+
+    /// From now on only the nearest so many are to be looked at.
+    pub(crate) fn look_at(&mut self, nearest: usize) {
+        self.horizon = nearest;
     }
 
     pub(crate) fn is_full(&self) -> bool {
@@ -111,10 +118,10 @@ impl Pool {
         }
     }
 
-    /// Marks the nearest unmarked candidate and gives its node.
+    /// Marks the nearest unmarked candidate and gives its node, unless it is beyond what is to be looked at.
     #[inline(always)]
     pub(crate) fn next(&mut self) -> Option<u32> {
-        while self.cursor < self.len {
+        while self.cursor < self.len.min(self.horizon) {
             let candidate = &mut self.places[BLOCK + self.cursor];
             self.cursor += 1;
             if candidate.0 & 1 == 0 {
@@ -156,6 +163,18 @@ mod tests {
             assert_eq!(nodes, plain.iter().map(|c| c.node()).collect::<Vec<_>>());
             pool.push(Candidate::new(0, 0));
             assert_eq!((pool.next(), pool.next()), (Some(0), None));
+
+            pool.reset(capacity);
+            pool.look_at(5);
+            plain.iter().for_each(|&candidate| pool.push(candidate));
+            let nodes: Vec<u32> = std::iter::from_fn(|| pool.next()).collect();
+            assert_eq!(
+                nodes,
+                plain[..capacity.min(5)]
+                    .iter()
+                    .map(|c| c.node())
+                    .collect::<Vec<_>>()
+            );
         }
     }
 }

@@ -46,17 +46,17 @@ const METRICS: [VectorMetric; 3] = [
     VectorMetric::DotProduct,
 ];
 
-/// A poor graph, where a descent from layer to layer finds 0.71 to 0.76.
+/// A poor graph, where a descent from layer to layer finds 0.76 to 0.77.
 #[test]
 fn a_narrow_walk_begins_in_the_right_cluster() {
     let config = HnswConfig {
         m: 4,
-        ef_construction: 20,
+        ef_construction: 40,
         ..HnswConfig::default()
     };
     for metric in METRICS {
         let (recall, distances) = search(0.3, metric, config.clone(), 10);
-        assert!(recall >= 0.82, "{metric}: recall {recall}");
+        assert!(recall >= 0.83, "{metric}: recall {recall}");
         assert!(distances <= 200.0, "{metric}: {distances} distances");
     }
 }

@@ -28,30 +28,90 @@ pub(crate) fn avx512_code_keys(query: QueryCode<'_>, codes: CodeRows<'_>, ids: &
     // SAFETY: called for `Isa::Avx512` only, which is listed only if `has_avx512`.
     unsafe {
         match query.metric {
-            CodeMetric::Squared => avx512_squared_keys(query.bytes, codes, ids, keys),
-            CodeMetric::Dot => avx512_dot_keys(query, codes, ids, keys),
+            CodeMetric::Squared => avx512_keys::<false>(query, codes, ids, keys),
+            CodeMetric::Dot => avx512_keys::<true>(query, codes, ids, keys),
         }
     }
 }
 
+/// Four keys at a time; the last row comes again to fill a four.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-fn avx512_squared_keys(query: &[u8], codes: CodeRows<'_>, ids: &[u32], keys: &mut [u32]) {
-    let (a_blocks, a_rest) = query.as_chunks::<64>();
-    for (ids, keys) in ids.chunks(4).zip(keys.chunks_mut(4)) {
-        let mut sums = [_mm512_setzero_si512(); 4];
-        for (&id, sum) in ids.iter().zip(&mut sums) {
-            let (mut halves, mut odds) = (_mm512_setzero_si512(), _mm512_setzero_si512());
-            let (b_blocks, b_rest) = codes.row(id)[..query.len()].as_chunks::<64>();
-            for (a, b) in a_blocks.iter().zip(b_blocks) {
-                (halves, odds) = avx512_square(load(a), load(b), halves, odds);
-            }
-            if !a_rest.is_empty() {
-                (halves, odds) = avx512_square(load_rest(a_rest), load_rest(b_rest), halves, odds);
-            }
-            *sum = _mm512_add_epi32(_mm512_slli_epi32::<1>(halves), odds);
+fn avx512_keys<const DOT: bool>(query: QueryCode<'_>, codes: CodeRows<'_>, ids: &[u32], keys: &mut [u32]) {
+    let (fours, rest) = ids.as_chunks::<4>();
+    let (key_fours, key_rest) = keys.as_chunks_mut::<4>();
+    for (ids, keys) in fours.iter().zip(key_fours) {
+        *keys = avx512_four_keys::<DOT>(query, codes, ids);
+    }
+    if let Some(&last) = rest.last() {
+        let mut ids = [last; 4];
+        ids[..rest.len()].copy_from_slice(rest);
+        let sums = avx512_four_keys::<DOT>(query, codes, &ids);
+        key_rest.copy_from_slice(&sums[..key_rest.len()]);
+    }
+}
+
+/// The keys of four rows. (Loops, not `map`: that would not be compiled for these instructions.)
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+fn avx512_four_keys<const DOT: bool>(query: QueryCode<'_>, codes: CodeRows<'_>, ids: &[u32; 4]) -> [u32; 4] {
+    let (q_blocks, q_rest) = query.bytes.as_chunks::<64>();
+    let [a, b, c, d] = [
+        codes.row(ids[0]),
+        codes.row(ids[1]),
+        codes.row(ids[2]),
+        codes.row(ids[3]),
+    ];
+    let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<64>(), b.as_chunks::<64>());
+    let ((c, c_rest), (d, d_rest)) = (c.as_chunks::<64>(), d.as_chunks::<64>());
+    let mut sums = [[_mm512_setzero_si512(); 4]; 2];
+    for ((((q, a), b), c), d) in q_blocks.iter().zip(a).zip(b).zip(c).zip(d) {
+        avx512_add_codes::<DOT>(load(q), [load(a), load(b), load(c), load(d)], &mut sums);
+    }
+    if !q_rest.is_empty() {
+        let rows = [
+            load_rest(a_rest),
+            load_rest(b_rest),
+            load_rest(c_rest),
+            load_rest(d_rest),
+        ];
+        avx512_add_codes::<DOT>(load_rest(q_rest), rows, &mut sums);
+    }
+    let [first, odds] = sums;
+    if !DOT {
+        let mut both = first;
+        for i in 0..4 {
+            both[i] = _mm512_add_epi32(_mm512_slli_epi32::<1>(first[i]), odds[i]);
         }
-        keys.copy_from_slice(&avx512_reduce(sums)[..keys.len()]);
+        return avx512_reduce(both);
+    }
+    // With a unsigned and b - 128 signed: Σ(a-128)(b-128) = Σa(b-128) - 128 Σ(b-128).
+    let base = dot_base(query.bytes.len()) + 128 * i64::from(query.total);
+    let mut keys = avx512_reduce(first);
+    for key in &mut keys {
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "0 to 2 base"
+        )]
+        let small = (base - i64::from(key.cast_signed())) as u32;
+        *key = small;
+    }
+    keys
+}
+
+/// Adds what 64 bytes of the query and of four rows give.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+fn avx512_add_codes<const DOT: bool>(q: __m512i, rows: [__m512i; 4], sums: &mut [[__m512i; 4]; 2]) {
+    // Where a row's bytes beyond its end are 0, what `q` holds there does not matter.
+    let signed = _mm512_xor_si512(q, _mm512_set1_epi8(-128));
+    for i in 0..4 {
+        if DOT {
+            sums[0][i] = _mm512_dpbusd_epi32(sums[0][i], rows[i], signed);
+        } else {
+            (sums[0][i], sums[1][i]) = avx512_square(q, rows[i], sums[0][i], sums[1][i]);
+        }
     }
 }
 
@@ -187,38 +247,6 @@ fn avx512_square(a: __m512i, b: __m512i, halves: __m512i, odds: __m512i) -> (__m
     let h = _mm512_and_si512(_mm512_srli_epi16::<1>(d), _mm512_set1_epi8(0x7F));
     let o = _mm512_and_si512(d, _mm512_set1_epi8(1));
     (_mm512_dpbusd_epi32(halves, d, h), _mm512_dpbusd_epi32(odds, d, o))
-}
-
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-fn avx512_dot_keys(query: QueryCode<'_>, codes: CodeRows<'_>, ids: &[u32], keys: &mut [u32]) {
-    let sign = _mm512_set1_epi8(-128);
-    let (q_blocks, q_rest) = query.bytes.as_chunks::<64>();
-    // With a unsigned and b - 128 signed: Σ(a-128)(b-128) = Σa(b-128) - 128 Σ(b-128).
-    let base = dot_base(query.bytes.len()) + 128 * i64::from(query.total);
-    for (ids, keys) in ids.chunks(4).zip(keys.chunks_mut(4)) {
-        let mut sums = [_mm512_setzero_si512(); 4];
-        for (&id, sum) in ids.iter().zip(&mut sums) {
-            let (a_blocks, a_rest) = codes.row(id)[..query.bytes.len()].as_chunks::<64>();
-            for (a, q) in a_blocks.iter().zip(q_blocks) {
-                *sum = _mm512_dpbusd_epi32(*sum, load(a), _mm512_xor_si512(load(q), sign));
-            }
-            if !a_rest.is_empty() {
-                // The bytes beyond the end are 0 in `a`, so what `q` holds there does not matter.
-                let q = _mm512_xor_si512(load_rest(q_rest), sign);
-                *sum = _mm512_dpbusd_epi32(*sum, load_rest(a_rest), q);
-            }
-        }
-        for (key, sum) in keys.iter_mut().zip(avx512_reduce(sums)) {
-            #[expect(
-                clippy::cast_possible_truncation,
-                clippy::cast_sign_loss,
-                reason = "0 to 2 base"
-            )]
-            let small = (base - i64::from(sum.cast_signed())) as u32;
-            *key = small;
-        }
-    }
 }
 
 #[inline]
