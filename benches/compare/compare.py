@@ -7,8 +7,9 @@
 `synth`, `synth-ip` and `synth-1m` are generated; run our benchmark once for them, which writes the vectors.
 
 Every engine gets the same vectors, m = 16 (32 at layer 0), ef_construction = 200, k = 10; searches run on one
-thread and are counted per CPU second, so that a busy machine does not matter much. Ours searches the mapped
-file, through `cargo bench --bench engine`.
+thread and are counted per CPU second, so that a busy machine does not matter much. All engines' curves are taken
+in turn, five times, and the medians are shown: a machine whose speed changes is slow for each of them. Ours
+searches the mapped file, through `cargo bench --bench engine`.
 """
 
 import argparse
@@ -116,13 +117,21 @@ def at(points, recall):
     return None
 
 
-def ours(name):
+def ours(name, again):
     command = ["cargo", "bench", "--no-default-features", "--bench", "engine", "--", name]
     binary = os.environ.get("HNSW_BENCH_BINARY")
-    text = subprocess.run([binary, name] if binary else command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    environment = dict(os.environ, HNSW_BENCH_KEEP="1") if again else os.environ
+    text = subprocess.run([binary, name] if binary else command, cwd=ROOT, env=environment, check=True,
+                          capture_output=True, text=True).stdout
     build = re.search(r"build ([\d.]+) s, ([\d.]+) CPU s", text)
     rows = re.findall(r"^ *(\d+) +([\d.]+) +(\d+) +[\d.]+ +\d+ +\d+$", text, re.M)
-    return float(build[1]), float(build[2]), [(int(ef), float(recall), float(speed)) for ef, recall, speed in rows]
+    points = [(int(ef), float(recall), float(speed)) for ef, recall, speed in rows]
+    return (float(build[1]), float(build[2])) if build else None, points
+
+
+def medians(rounds):
+    """The curve of each ef's median speed; recall is the same in all rounds."""
+    return [(*same[0][:2], float(np.median([speed for _, _, speed in same]))) for same in zip(*rounds)]
 
 
 COLOURS = {"ours": "#c03", "hnswlib": "#06c", "faiss": "#083", "usearch": "#850"}
@@ -159,6 +168,7 @@ def main():
     parser.add_argument("sets", nargs="+")
     parser.add_argument("--engines", default="ours,hnswlib,faiss,usearch")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--rounds", type=int, default=5, help="curves of each engine, taken in turn")
     parser.add_argument("--keep", action="store_true", help="keep hnswlib's index, and take the one that was kept")
     parser.add_argument("--plots", type=pathlib.Path, default=DATA, help="folder of the curves' SVG files")
     args = parser.parse_args()
@@ -168,20 +178,28 @@ def main():
         expected = truth(base, queries, metric) if args.engines != "ours" else None
         print(f"\n{name}: n {len(base)}, dim {base.shape[1]}, {metric}, m {M}, ef_construction {EF_CONSTRUCTION}, k {K}, "
               f"build on {args.threads} threads\n")
-        print("| engine | build s | CPU s | q/s at 0.95 | q/s at 0.99 |\n|---|---|---|---|---|")
+        searches, builds, rounds = {}, {}, {}
         for engine in args.engines.split(","):
             if engine == "ours":
-                wall, cpu, points = ours(name)
-            else:
-                kept = DATA / f"{name}.hnswlib" if args.keep and engine == "hnswlib" else None
-                was_kept = kept is not None and kept.exists()
-                begin, cpu = time.time(), time.process_time()
-                search = others[engine](base, metric, args.threads, kept)
-                wall, cpu = time.time() - begin, time.process_time() - cpu
-                if was_kept:
-                    wall = cpu = float("nan")
-                points = curve(search, queries, expected)
-            show = lambda speed: "not reached" if speed is None else f"{speed:,.0f}"
+                builds[engine], points = ours(name, False)
+                rounds[engine] = [points]
+                continue
+            kept = DATA / f"{name}.hnswlib" if args.keep and engine == "hnswlib" else None
+            was_kept = kept is not None and kept.exists()
+            begin, cpu = time.time(), time.process_time()
+            searches[engine] = others[engine](base, metric, args.threads, kept)
+            built = (time.time() - begin, time.process_time() - cpu)
+            builds[engine] = (float("nan"),) * 2 if was_kept else built
+            rounds[engine] = []
+        for _ in range(args.rounds):
+            for engine in rounds:
+                if len(rounds[engine]) < args.rounds:
+                    search = searches.get(engine)
+                    rounds[engine].append(curve(search, queries, expected) if search else ours(name, True)[1])
+        show = lambda speed: "not reached" if speed is None else f"{speed:,.0f}"
+        print("| engine | build s | CPU s | q/s at 0.95 | q/s at 0.99 |\n|---|---|---|---|---|")
+        for engine, taken in rounds.items():
+            (wall, cpu), points = builds[engine], medians(taken)
             print(f"| {engine} | {wall:.1f} | {cpu:.1f} | {show(at(points, 0.95))} | {show(at(points, 0.99))} |", flush=True)
             path = DATA / f"{name}.{engine}.curve.json"
             path.write_text(json.dumps({"engine": engine, "build": wall, "cpu": cpu, "points": points}))

@@ -181,7 +181,7 @@ fn insert_batch(graph: &mut Graph, points: &Points<'_>, batch: &[u32], ef_constr
 
 /// Searches for a new node, layer by layer, and chooses its neighbours.
 ///
-/// Of `ef_construction` candidates only the nearer half is looked at: the others were met on the way and may
+/// Of `ef_construction` candidates only the nearest two fifths are looked at: the others were met on the way and may
 /// become neighbours; to look at theirs took a quarter of a build and gave little (`docs/ENGINE.md`).
 fn choose(
     graph: &Graph,
@@ -204,7 +204,7 @@ fn choose(
         )
         .expect(OWN_LINKS);
         for layer in (0..=highest).rev() {
-            bench.scratch.pool.look_at((ef_construction / 2).max(2 * graph.m));
+            bench.scratch.pool.look_at((ef_construction * 2 / 5).max(2 * graph.m));
             search_layer(links, space, layer, Stop::default(), &mut bench.scratch).expect(OWN_LINKS);
             let found = bench.scratch.pool.candidates();
             select_neighbours(points, found, graph.m, &mut bench.kept, &mut bench.keys);

@@ -105,7 +105,11 @@ impl<'a> QueryCode<'a> {
     pub(crate) fn new(metric: CodeMetric, bytes: &'a [u8]) -> Self {
         let total = match metric {
             CodeMetric::Squared => 0,
-            CodeMetric::Dot => bytes.iter().map(|&byte| i32::from(byte) - 128).sum(),
+            CodeMetric::Dot => with_instructions(
+                Isa::best(),
+                #[inline(always)]
+                || bytes.iter().map(|&byte| i32::from(byte) - 128).sum(),
+            ),
         };
         Self { metric, bytes, total }
     }

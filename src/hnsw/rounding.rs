@@ -106,10 +106,10 @@ impl Rounding {
             // (d + e)² is d² and 2 d e and e², and a key is the sum of all d².
             CodeMetric::Squared => {
                 let dim = query.vector.len() as f32;
-                let clipped = codebook.outside(query.vector) / (codebook.scale * codebook.scale * dim);
+                let clipped = codebook.outside(query.vector).sqrt() / codebook.scale;
                 Self {
                     fixed: 2.0 * SQUARE_VARIANCE * dim,
-                    per_key: 4.0 * (rounded + clipped),
+                    per_key: 4.0 * (rounded + clipped * clipped / dim),
                 }
             }
         }
