@@ -204,7 +204,10 @@ fn choose(
         )
         .expect(OWN_LINKS);
         for layer in (0..=highest).rev() {
-            bench.scratch.pool.look_at((ef_construction * 2 / 5).max(2 * graph.m));
+            bench
+                .scratch
+                .pool
+                .look_at((ef_construction * 2 / 5).max(2 * graph.m));
             search_layer(links, space, layer, Stop::default(), &mut bench.scratch).expect(OWN_LINKS);
             let found = bench.scratch.pool.candidates();
             select_neighbours(points, found, graph.m, &mut bench.kept, &mut bench.keys);

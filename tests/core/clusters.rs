@@ -61,7 +61,7 @@ fn a_narrow_walk_begins_in_the_right_cluster() {
     }
 }
 
-/// Under cosine, codes that are rounded to the nearest steps find 0.45 and 0.87, and the latter whatever `ef` is
+/// Under cosine, codes that are rounded to the nearest steps find 0.39 and 0.87, and the latter whatever `ef` is
 /// if a fixed number of vectors is compared.
 #[test]
 fn the_rows_of_a_small_cluster_are_told_apart() {
