@@ -79,7 +79,8 @@ impl FromStr for StoredVectors {
 pub struct HnswConfig {
     /// Links per node in the upper layers; twice as many at layer 0. The paper's *M*.
     pub m: usize,
-    /// Candidates kept while a node is inserted. The paper's *efConstruction*.
+    /// Candidates kept while a node is inserted, of which the nearest two fifths are gone on from. The paper's
+    /// *efConstruction*.
     pub ef_construction: usize,
     /// Seed of the level generator and of the insertion order.
     pub seed: u64,
