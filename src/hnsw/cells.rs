@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::cluster::Clusters;
+use super::cluster::{Clusters, means_of_runs};
 use super::graph::{Damaged, Le32, Parts};
 use super::kernels::{self, CodeRows, Isa};
 use super::query::{SearchError, Stop};
@@ -51,14 +51,11 @@ impl OwnedCells {
             0..LEAST_GROUPED => 0,
             _ => GROUP.max(count.isqrt() / GROUPS_FOR_ROOT),
         };
-        let means = clusters
-            .centres
-            .chunks(group.max(1) * stride)
-            .map(|group| mean(group, stride));
         let groups = if group == 0 {
             Vec::new()
         } else {
-            means.flatten().collect()
+            let bytes = &clusters.centres;
+            means_of_runs(CodeRows { bytes, stride }, group)
         };
         Self {
             groups,
@@ -82,20 +79,6 @@ impl OwnedCells {
             }),
         }
     }
-}
-
-/// The mean of codes that follow each other.
-fn mean(codes: &[u8], stride: usize) -> Vec<u8> {
-    let count = codes.len() / stride;
-    let byte = |place: usize| {
-        let sum: usize = codes[place..]
-            .iter()
-            .step_by(stride)
-            .map(|&code| usize::from(code))
-            .sum();
-        u8::try_from((sum + count / 2) / count).expect("a mean of bytes")
-    };
-    (0..stride).map(byte).collect()
 }
 
 /// Groups of near nodes.

@@ -107,6 +107,19 @@ pub(crate) fn cluster(codes: CodeRows<'_>, count: u32, watch: &Watch<'_>) -> Opt
     })
 }
 
+/// The means of runs of `size` codes that follow each other, as codes; the last run may be shorter.
+pub(crate) fn means_of_runs(codes: CodeRows<'_>, size: usize) -> Vec<u8> {
+    let ids: Vec<u32> = (0..).take(codes.bytes.len() / codes.stride).collect();
+    let of: Vec<u32> = (0..)
+        .flat_map(|run| std::iter::repeat_n(run, size))
+        .take(ids.len())
+        .collect();
+    let bytes = vec![0; ids.len().div_ceil(size) * codes.stride];
+    let mut means = Centres::new(bytes, codes.stride);
+    means.move_to_means(codes, &ids, &of);
+    means.bytes
+}
+
 /// The codes of some centres.
 #[derive(Debug)]
 struct Centres {

@@ -43,7 +43,12 @@ pub(crate) struct Links<'a> {
 
 impl<'a> Links<'a> {
     pub(crate) fn node_count(&self) -> u32 {
-        self.levels.first().copied().unwrap_or(0)
+        self.count(0)
+    }
+
+    /// Nodes of a layer; 0 above the highest.
+    pub(crate) fn count(&self, layer: usize) -> u32 {
+        self.levels.get(layer).copied().unwrap_or(0)
     }
 
     /// The highest layer.

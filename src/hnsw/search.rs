@@ -137,8 +137,7 @@ pub(crate) fn search_among(
     stop: Stop<'_>,
     scratch: &mut Scratch,
 ) -> Result<(), SearchError> {
-    let count = links.levels.get(layer).copied().unwrap_or(0);
-    scratch.visited.reset(count);
+    scratch.visited.reset(links.count(layer));
     for candidate in scratch.pool.candidates() {
         scratch.visited.insert(candidate.node());
     }
@@ -176,7 +175,7 @@ fn walk_layer(
     stop: Stop<'_>,
     scratch: &mut Scratch,
 ) -> Result<(), SearchError> {
-    let count = links.levels.get(layer).copied().unwrap_or(0);
+    let count = links.count(layer);
     let Scratch {
         visited,
         pool,
