@@ -187,7 +187,7 @@ impl<W: Write> Blobs<'_, W> {
     /// Pads the section, so that the next one is aligned, and lists its last blob.
     fn end(&mut self) -> io::Result<()> {
         let padding = self.at.next_multiple_of(ALIGN as u64) - self.at;
-        self.put(&[0; ALIGN][..usize::try_from(padding).expect("below 64")])?;
+        self.put(&[0; ALIGN][..usize::try_from(padding).expect("below the alignment")])?;
         self.close();
         Ok(())
     }

@@ -263,11 +263,13 @@ impl AllowedCells<'_> {
         Ok(seen)
     }
 
-    /// Leaves the nearest allowed nodes of the nearest cells in the pool. True if these were all cells.
+    /// Leaves the nearest of `known` and of the allowed nodes of the nearest cells in the pool. True if these were all
+    /// cells. What is known must be in order.
     pub(crate) fn search(
         &self,
         space: &CodeSpace<'_>,
         plan: Plan<'_>,
+        known: &[Candidate],
         scratch: &mut Scratch,
     ) -> Result<bool, SearchError> {
         let Scratch {
@@ -280,6 +282,7 @@ impl AllowedCells<'_> {
         } = scratch;
         nearest.fill(&self.cells, space, keys);
         pool.reset(plan.ef.max(plan.k));
+        known.iter().for_each(|&candidate| pool.push(candidate));
         let (mut compared, mut improved, mut place, mut seen) = (0, 0, 0, 0);
         arriving.clear();
         arrived.clear();
@@ -304,7 +307,7 @@ impl AllowedCells<'_> {
             for (&node, &key) in arrived.iter().zip(&*keys) {
                 compared += 1;
                 let new = Candidate::new(key, node);
-                if new < pool.threshold() {
+                if new < pool.threshold() && known.binary_search(&new).is_err() {
                     if pool.candidates().get(plan.k - 1).is_none_or(|&kth| new < kth) {
                         improved = compared;
                     }

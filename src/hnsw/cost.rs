@@ -28,6 +28,9 @@ const WIDER: f64 = 0.55;
 /// How much wider than `k / share` it must be so that it hardly ever finds fewer than `k` allowed rows.
 const ENOUGH: f64 = 1.2;
 
+/// Deviations by which the `k`-th nearest allowed candidate may come later than expected before a walk is not believed.
+const DEVIATIONS: f64 = 1.25;
+
 /// What looking at one vector costs.
 fn vector(parts: &Parts<'_>) -> f64 {
     match parts.vectors.stored {
@@ -62,6 +65,19 @@ pub(crate) fn enough(parts: &Parts<'_>, count: u64, k: usize, width: usize) -> u
     )]
     let usual = (width as f64 * share(parts, count)) as usize;
     (usual - usual / 4).max(k)
+}
+
+/// The rank among all candidates of the `k`-th nearest allowed one that a filter without any relation to the query leaves,
+/// and some deviations more.
+pub(crate) fn expected_within(parts: &Parts<'_>, count: u64, k: usize) -> usize {
+    let (share, k) = (share(parts, count), k as f64);
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "saturates, which is meant"
+    )]
+    let rank = ((k + DEVIATIONS * (k * (1.0 - share)).sqrt()) / share) as usize;
+    rank
 }
 
 /// The width of a walk that finds about `ef` allowed candidates, and `k` of them nearly always.

@@ -6,13 +6,13 @@
 //! - compare the codes of all allowed rows, and decide among the nearest by their vectors;
 //! - compare those in the cells nearest to the query, and walk from the nearest of them to their neighbours,
 //!   over allowed nodes only;
-//! - walk the graph as if nothing were filtered, but wider, and keep what is allowed. If that leaves too
-//!   few, because the query's neighbourhood is not where the allowed rows are, look for them in the cells.
+//! - walk the graph as if nothing were filtered, but wider, and keep what is allowed. If that leaves too few, or
+//!   only far ones, because the query's neighbourhood is not where the allowed rows are, look for more in the cells.
 //!
 //! If no more rows are allowed than candidates would be kept, each of them is looked at.
 
 use super::cells::{AllowedCells, Plan, admits};
-use super::cost::{cheapest, enough, width};
+use super::cost::{cheapest, enough, expected_within, width};
 use super::decide::Decide;
 use super::graph::Parts;
 use super::query::{Notes, Query, SearchError, SearchOptions, SearchOutcome, Stop, walk};
@@ -42,9 +42,12 @@ pub enum SearchWay {
 
 /// Allowed rows of cells, for each of `ef`, that are compared though none of them improves the answer.
 const PATIENCE: usize = 16;
-/// The same where a walk found too few: the query is far from the rows that are allowed, and many of them are nearly as far
-/// as the nearest.
-const PATIENCE_FAR: usize = 64;
+/// The same where a walk is not believed: the query is far from the rows that are allowed, and many of them are nearly as
+/// far as the nearest.
+const PATIENCE_FAR: usize = 80;
+/// A filtered walk begins in as many cells as one of so many candidates, at least: what is allowed may be in any of those
+/// that are about as near.
+const ENTERS: usize = 224;
 /// The fewest rows in a hundred that must be allowed for a walk from allowed row to allowed row.
 const CONNECTED: u64 = 4;
 
@@ -66,21 +69,23 @@ pub(crate) fn search(
         SearchWay::Auto => cheapest(parts, count, options.k, ef),
         chosen => chosen,
     };
-    let mut patience = PATIENCE;
+    let (mut patience, mut known) = (PATIENCE, Vec::new());
     match way {
         SearchWay::Exact => return exact(parts, query, options, allowed, &notes.scratch),
         SearchWay::Graph | SearchWay::Auto => {
             let width = width(parts, count, options.k, ef).min(nodes);
-            let rounding = walk(parts, query, width, stop, notes)?;
-            let mut found = Vec::with_capacity(ef);
-            for candidate in notes.scratch.pool.candidates() {
+            let rounding = walk(parts, query, width, width.max(ENTERS), stop, notes)?;
+            let mut near = 0;
+            let limit = expected_within(parts, count, options.k);
+            for (rank, candidate) in notes.scratch.pool.candidates().iter().enumerate() {
                 if admits(parts, allowed, candidate.node()) {
-                    found.push(*candidate);
+                    known.push(candidate.unmarked());
+                    near += usize::from(rank <= limit);
                 }
             }
-            if found.len() >= enough(parts, count, options.k, width) {
+            if near >= options.k && known.len() >= enough(parts, count, options.k, width) {
                 let mut decide = Decide::new(parts, query, options);
-                decide.candidates(&found, rounding, Some(allowed))?;
+                decide.candidates(&known, rounding, Some(allowed))?;
                 return Ok(decide.finish(&notes.scratch, false));
             }
             patience = PATIENCE_FAR;
@@ -101,7 +106,7 @@ pub(crate) fn search(
                 patience: ef.saturating_mul(patience),
                 stop,
             };
-            look_into_cells(&cells, space, plan, scratch).map(|()| rounding)
+            look_into_cells(&cells, space, plan, &known, scratch).map(|()| rounding)
         }
         (Walk::Codes(space, rounding), _) => {
             compare_all(parts, space, allowed, ef, stop, scratch).map(|()| rounding)
@@ -121,10 +126,11 @@ fn look_into_cells(
     cells: &AllowedCells<'_>,
     space: &CodeSpace<'_>,
     plan: Plan<'_>,
+    known: &[Candidate],
     scratch: &mut Scratch,
 ) -> Result<(), SearchError> {
     let (parts, allowed) = (cells.parts, cells.allowed);
-    let all = cells.search(space, plan, scratch)?;
+    let all = cells.search(space, plan, known, scratch)?;
     if all || allowed.count().saturating_mul(100) < parts.row_count() * CONNECTED {
         return Ok(());
     }

@@ -14,6 +14,11 @@ impl Candidate {
         u32::try_from(self.0 >> 32).expect("32 bits")
     }
 
+    /// As one that was never looked at.
+    pub(crate) fn unmarked(self) -> Self {
+        Self(self.0 & !1)
+    }
+
     #[inline(always)]
     pub(crate) fn node(self) -> u32 {
         u32::try_from(self.0 & 0xFFFF_FFFF).expect("32 bits") >> 1
