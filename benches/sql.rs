@@ -16,17 +16,21 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use datafusion::arrow::array::{Array, AsArray, RecordBatch};
-use datafusion::arrow::datatypes::{DataType, Float32Type, Int64Type};
-use datafusion::common::{ParamValues, ScalarValue};
+use datafusion::arrow::array::{AsArray, RecordBatch};
+use datafusion::arrow::datatypes::Int64Type;
+use datafusion::common::ParamValues;
 use datafusion::error::Result;
 use datafusion::prelude::{SessionContext, col, lit};
 use datafusion_hnsw::{HnswSessionExt, KnnOptions, VectorTable};
 
+#[path = "sql/ask.rs"]
+mod ask;
 #[path = "sql/split.rs"]
 mod split;
 #[path = "sql/synth.rs"]
 mod synth;
+
+use ask::{ids, parameter, run, vectors_of};
 
 const WARM_UP: usize = 20;
 
@@ -325,34 +329,6 @@ impl Bench {
     fn known(&self) -> MutexGuard<'_, HashMap<(String, usize), Truth>> {
         self.truth.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn parameter(query: &[f32]) -> ScalarValue {
-    let values: Vec<_> = query.iter().map(|&x| ScalarValue::Float32(Some(x))).collect();
-    ScalarValue::List(ScalarValue::new_list_nullable(&values, &DataType::Float32))
-}
-
-async fn run(ctx: &SessionContext, sql: &str) -> Result<Vec<RecordBatch>> {
-    let frame = ctx.hnsw_sql(sql).await?;
-    Box::pin(frame.collect()).await
-}
-
-fn ids(batches: &[RecordBatch]) -> HashSet<i64> {
-    batches
-        .iter()
-        .flat_map(|b| {
-            b.column_by_name("id")
-                .into_iter()
-                .flat_map(|c| c.as_primitive::<Int64Type>().values().to_vec())
-        })
-        .collect()
-}
-
-fn vectors_of(batch: &RecordBatch) -> Vec<Vec<f32>> {
-    let lists = batch.column(0).as_fixed_size_list();
-    (0..lists.len())
-        .map(|row| lists.value(row).as_primitive::<Float32Type>().values().to_vec())
-        .collect()
 }
 
 fn print(name: &str, mut times: Vec<Duration>, recall: f64, rows: usize) {

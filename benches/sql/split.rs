@@ -7,7 +7,8 @@ use datafusion::common::ParamValues;
 use datafusion::error::Result;
 use datafusion::physical_plan::{ExecutionPlan, collect};
 
-use super::{Bench, Vector, parameter};
+use super::ask::parameter;
+use super::{Bench, Vector};
 
 /// The names of the columns.
 pub(crate) fn print_head() {

@@ -1,6 +1,6 @@
-//! Every offset and length of the format, computed in one place.
+//! The header: the numbers that the lengths of all sections follow from.
 
-use crate::hnsw::raw::{MAX_LEVELS, vector_stride};
+use crate::hnsw::raw::MAX_LEVELS;
 use crate::hnsw::{M_RANGE, MAX_CODE_DIM, MAX_DIM, MAX_ROWS, StoredVectors, VectorMetric};
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -14,65 +14,6 @@ pub const VERSION: u32 = 1;
 pub(super) const HEADER: usize = 256;
 /// Where the header's checksum lies.
 const CHECKSUM: usize = HEADER - 8;
-/// Sections begin at multiples of this: two cache lines, which processors fetch together.
-pub(super) const ALIGN: usize = 128;
-
-/// The sections, in the order in which they lie in the file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Section {
-    Header,
-    Codes,
-    Links,
-    Upper,
-    Cells,
-    Groups,
-    Nodes,
-    Rows,
-    Lists,
-    Vectors,
-}
-
-impl Section {
-    pub(super) const ALL: [Self; 10] = [
-        Self::Header,
-        Self::Codes,
-        Self::Links,
-        Self::Upper,
-        Self::Cells,
-        Self::Groups,
-        Self::Nodes,
-        Self::Rows,
-        Self::Lists,
-        Self::Vectors,
-    ];
-
-    /// The name in messages and reason codes.
-    pub(super) const fn name(self) -> &'static str {
-        match self {
-            Self::Header => "header",
-            Self::Codes => "codes",
-            Self::Links => "links",
-            Self::Upper => "upper",
-            Self::Cells => "cells",
-            Self::Groups => "groups",
-            Self::Nodes => "nodes",
-            Self::Rows => "rows",
-            Self::Lists => "lists",
-            Self::Vectors => "vectors",
-        }
-    }
-
-    /// Whether indexes that do not have its content do without the blob.
-    pub(super) const fn is_optional(self) -> bool {
-        matches!(self, Self::Cells | Self::Groups)
-    }
-
-    /// The type of the blob.
-    pub(super) fn blob_type(self) -> String {
-        format!("datafusion-hnsw-{}-v1", self.name())
-    }
-}
-
 /// The fixed part of an index: the numbers that all lengths follow from.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Header {
@@ -284,49 +225,6 @@ impl Header {
     /// Whether some node stands for several rows, so that the nodes section holds where each begins.
     pub(super) fn shares_nodes(&self) -> bool {
         self.linked != self.nodes()
-    }
-
-    /// Bytes of a section's content.
-    pub(super) fn length(&self, section: Section) -> Result<usize, FormatError> {
-        let nodes = u64::from(self.nodes());
-        let m = u64::from(self.m);
-        let upper: u64 = self.levels.iter().skip(1).map(|&count| u64::from(count)).sum();
-        let (count, each) = match section {
-            Section::Header => (1, HEADER as u64),
-            Section::Codes if self.code_kind == 0 => (0, 0),
-            Section::Codes => (nodes, u64::from(self.code_stride)),
-            Section::Links => (nodes, 8 * m),
-            Section::Upper => (upper, 4 * m),
-            Section::Cells if self.cells == 0 => (0, 0),
-            Section::Cells => (
-                1,
-                u64::from(self.cells) * u64::from(self.code_stride)
-                    + (u64::from(self.cells) + 1) * 4 * self.levels.len() as u64,
-            ),
-            Section::Groups if self.group == 0 => (0, 0),
-            Section::Groups => (
-                u64::from(self.cells.div_ceil(self.group)),
-                u64::from(self.code_stride),
-            ),
-            Section::Nodes => (
-                u64::from(self.linked) + if self.shares_nodes() { nodes + 1 } else { 0 },
-                4,
-            ),
-            Section::Rows => (self.rows, 4),
-            Section::Lists => (
-                u64::from(self.nulls) + u64::from(self.zeros) + u64::from(self.unlinked),
-                4,
-            ),
-            Section::Vectors => (
-                u64::from(self.slots),
-                vector_stride(self.stored, self.dim as usize) as u64,
-            ),
-        };
-        count
-            .checked_mul(each)
-            .and_then(|length| usize::try_from(length).ok())
-            .filter(|&length| length <= isize::MAX as usize - ALIGN)
-            .ok_or_else(|| FormatError::damaged(section.name(), "longer than this machine can address"))
     }
 }
 

@@ -60,9 +60,11 @@
 //! Each blob has its xxh3-64 in the property `xxh3-64`; the footer has its own in `footer-xxh3-64`,
 //! computed with zeros in its place.
 
+mod about;
 mod layout;
 mod meta;
 mod puffin;
+mod section;
 mod verify;
 mod view;
 mod write;

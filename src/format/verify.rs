@@ -3,8 +3,8 @@
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::FormatError;
-use super::layout::Section;
 use super::puffin::{BLOB_CHECKSUM, Footer};
+use super::section::Section;
 use super::view::{View, blob_place};
 use crate::hnsw::raw::reachable;
 

@@ -5,26 +5,25 @@ use std::fmt;
 use std::ops::Range;
 
 use super::FormatError;
-use super::layout::{Header, Section};
+use super::layout::Header;
 use super::meta::SidecarMeta;
 use super::puffin::{Blob, Footer};
+use super::section::Section;
 use crate::hnsw::raw::{
     Cells, CodeMetric, CodeRows, Codebook, Groups, Le32, Links, NodeRows, Parts, Vectors, as_floats, range,
-    rows_of, search,
+    search,
 };
-use crate::hnsw::{
-    HnswConfig, HnswIndex, RowSet, SearchError, SearchOptions, SearchOutcome, StoredVectors, VectorMetric,
-};
+use crate::hnsw::{HnswConfig, HnswIndex, RowSet, SearchError, SearchOptions, SearchOutcome, StoredVectors};
 use crate::id::RowId;
 
 /// A sidecar, searched where its bytes are.
 pub struct View<B> {
     pub(super) bytes: B,
     pub(super) header: Header,
-    meta: SidecarMeta,
+    pub(super) meta: SidecarMeta,
     /// Where each section's content lies, in the order of [`Section::ALL`].
     sections: [Range<usize>; Section::ALL.len()],
-    config: HnswConfig,
+    pub(super) config: HnswConfig,
 }
 
 impl<B> fmt::Debug for View<B> {
@@ -92,13 +91,13 @@ impl<B: AsRef<[u8]>> View<B> {
         })
     }
 
-    fn section(&self, section: Section) -> &[u8] {
+    pub(super) fn section(&self, section: Section) -> &[u8] {
         let place = self.sections[section as usize].clone();
         // A `B` that gives other bytes than it gave to `open` gets the answer of an empty section.
         self.bytes.as_ref().get(place).unwrap_or_default()
     }
 
-    fn words(&self, section: Section) -> &[Le32] {
+    pub(super) fn words(&self, section: Section) -> &[Le32] {
         self.section(section).as_chunks().0
     }
 
@@ -231,98 +230,6 @@ impl<B: AsRef<[u8]>> View<B> {
             .vectors
             .read(slot, &mut vector)
             .then_some(Cow::Owned(vector))
-    }
-
-    /// Whether vectors are stored in full precision, so that [`vector`](Self::vector) gives the source's.
-    pub fn has_vectors(&self) -> bool {
-        self.header.stored == StoredVectors::F32
-    }
-
-    /// What is stored of each vector.
-    pub fn stored(&self) -> StoredVectors {
-        self.header.stored
-    }
-
-    /// What the sidecar says about itself and its source.
-    pub fn meta(&self) -> &SidecarMeta {
-        &self.meta
-    }
-
-    /// Numbers in a vector.
-    pub fn dim(&self) -> usize {
-        self.header.dim as usize
-    }
-
-    /// The metric.
-    pub fn metric(&self) -> VectorMetric {
-        self.header.metric
-    }
-
-    /// Rows of the source, those without a vector included.
-    pub fn rows(&self) -> u64 {
-        self.header.rows
-    }
-
-    /// Nodes of the graph: distinct vectors.
-    pub fn node_count(&self) -> usize {
-        self.header.nodes() as usize
-    }
-
-    /// The settings of the build.
-    pub fn config(&self) -> &HnswConfig {
-        &self.config
-    }
-
-    /// Links per node in the upper layers.
-    pub fn m(&self) -> usize {
-        self.config.m
-    }
-
-    /// Candidates kept while a node was inserted.
-    pub fn ef_construction(&self) -> usize {
-        self.config.ef_construction
-    }
-
-    /// The length of the longest linked vector, at most; for [`distance_error`](crate::hnsw::distance_error).
-    pub fn longest_vector(&self) -> f32 {
-        self.header.longest
-    }
-
-    /// Rows whose vector is NULL or holds a NULL, ascending.
-    pub fn null_rows(&self) -> impl ExactSizeIterator<Item = RowId> + '_ {
-        rows_of(self.list(0))
-    }
-
-    /// Rows whose vector is zero, under cosine (SQL's distance is NULL), ascending.
-    pub fn zero_rows(&self) -> impl ExactSizeIterator<Item = RowId> + '_ {
-        rows_of(self.list(1))
-    }
-
-    /// Rows whose vector is not finite or too long (or, under cosine, too short) for f32 arithmetic,
-    /// ascending. They are in no answer of [`search`](Self::search): the caller decides about them.
-    pub fn unlinked_rows(&self) -> impl ExactSizeIterator<Item = RowId> + '_ {
-        rows_of(self.list(2))
-    }
-
-    pub(super) fn list(&self, which: usize) -> &[Le32] {
-        let counts = [self.header.nulls, self.header.zeros, self.header.unlinked].map(|count| count as usize);
-        let begin: usize = counts[..which].iter().sum();
-        self.words(Section::Lists)
-            .get(begin..begin + counts[which])
-            .unwrap_or_default()
-    }
-
-    /// Bytes of each section, padding not counted.
-    pub fn section_sizes(&self) -> Vec<(&'static str, usize)> {
-        Section::ALL
-            .into_iter()
-            .map(|section| (section.name(), self.section(section).len()))
-            .collect()
-    }
-
-    /// Bytes of the whole file.
-    pub fn size(&self) -> usize {
-        self.bytes.as_ref().len()
     }
 
     /// Copies the index into memory.

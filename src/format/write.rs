@@ -5,9 +5,10 @@ use std::io::{self, Write};
 
 use xxhash_rust::xxh3::Xxh3;
 
-use super::layout::{ALIGN, Header, Section};
+use super::layout::Header;
 use super::meta::SidecarMeta;
 use super::puffin::{BLOB_CHECKSUM, Blob, Footer, MAGIC};
+use super::section::{ALIGN, Section};
 use crate::hnsw::HnswIndex;
 use crate::hnsw::raw::CodeMetric;
 

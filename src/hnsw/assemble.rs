@@ -3,12 +3,25 @@
 use rayon::prelude::*;
 
 use super::build::Graph;
-use super::builder::{HnswBuilder, Kind};
+use super::builder::HnswBuilder;
 use super::cells::OwnedCells;
 use super::config::StoredVectors;
 use super::fold::Groups;
 use super::graph::{Le32, NO_SLOT, vector_stride};
 use super::index::{Codes, HnswIndex};
+
+/// Where a row of the source ends up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// In the graph.
+    Linked,
+    /// NULL.
+    Null,
+    /// A zero vector under cosine: its distance is NULL in SQL.
+    Zero,
+    /// Not finite, or of a length that f32 sums of squares cannot hold.
+    Unlinked,
+}
 
 /// Which rows the nodes stand for, and where the vector of each row is, as the file keeps them.
 pub(super) struct RowMap {

@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 
 use rayon::prelude::*;
 
-use super::assemble::RowMap;
+use super::assemble::{Kind, RowMap};
 use super::build::{self, Graph};
 use super::cells::OwnedCells;
 use super::cluster::cluster;
@@ -21,19 +21,6 @@ use super::query::{LENGTHS, vector_length};
 use super::repair::repair;
 use super::select::Points;
 use crate::id::RowId;
-
-/// Where a row of the source ends up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
-    /// In the graph.
-    Linked,
-    /// NULL.
-    Null,
-    /// A zero vector under cosine: its distance is NULL in SQL.
-    Zero,
-    /// Not finite, or of a length that f32 sums of squares cannot hold.
-    Unlinked,
-}
 
 /// Collects vectors and builds an [`HnswIndex`] of them.
 ///

@@ -39,6 +39,7 @@ mod table;
 mod targets;
 mod vector_join;
 mod vector_join_exec;
+mod vector_join_pairs;
 mod vector_join_run;
 mod vector_search;
 

@@ -3,24 +3,22 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use datafusion::arrow::array::{ArrayRef, Float64Array, RecordBatch, UInt64Array};
-use datafusion::arrow::compute::{concat_batches, take};
+use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::common::runtime::SpawnedTask;
 use datafusion::common::{Result, exec_err, internal_datafusion_err};
 use datafusion::error::DataFusionError;
-use datafusion::execution::memory_pool::MemoryReservation;
 use tracing::warn;
 
 use super::bound::Bound;
 use super::candidates::{Candidates, PreparedQuery, search_index, search_memory};
 use super::choose::choose;
-use super::fetch::fetch_file;
 use super::files::{SearchFile, Strategy};
 use super::gather::{distance_of, scan_vectors_for};
 use super::join_plan::JoinColumn;
 use super::scan::Run;
 use super::stop::StopOnDrop;
+use super::vector_join_pairs::{Chosen, Fetched, Pair, assemble};
 use crate::hnsw::{RowSet, SearchError};
 use crate::id::RowId;
 use crate::rows::memory::Held;
@@ -42,13 +40,6 @@ struct Query {
     searchable: bool,
     /// The k-th best distance in the files searched so far.
     bound: Arc<Bound>,
-}
-
-/// A pair of the join, its right row by place in the fetched ones.
-struct Pair {
-    left: u64,
-    right: u64,
-    distance: f64,
 }
 
 impl Join {
@@ -79,9 +70,9 @@ impl Join {
         let choose = |all| choose(all, &self.run.spec.request);
         let mut chosen: Vec<_> = offered.into_iter().map(choose).collect();
         if !self.superset {
-            let (right, places, _memory) = self.fetch(&chosen).await?;
-            let pairs = self.nearest(&queries, &chosen, &places, &right)?;
-            return self.assemble(left, &right, &pairs);
+            let fetched = Fetched::new(&self.run, &chosen).await?;
+            let pairs = self.nearest(&queries, &chosen, &fetched)?;
+            return assemble(&self.output, &self.schema, left, &fetched, &pairs);
         }
         let mut rows: Vec<u64> = queries.iter().map(|query| query.left).collect();
         if !without.is_empty() {
@@ -89,8 +80,9 @@ impl Join {
             chosen.extend(without.iter().map(|_| any.clone()));
             rows.extend(without);
         }
-        let (right, places, _memory) = self.fetch(&chosen).await?;
-        self.assemble(left, &right, &all_pairs(&rows, &chosen, &places)?)
+        let fetched = Fetched::new(&self.run, &chosen).await?;
+        let pairs = fetched.all_pairs(&rows, &chosen)?;
+        assemble(&self.output, &self.schema, left, &fetched, &pairs)
     }
 
     /// The rows of a file that pass the filter.
@@ -229,66 +221,26 @@ impl Join {
         Ok(found)
     }
 
-    /// Fetches the rows that any query chose. Gives them, and the first place of each file with its rows.
-    async fn fetch(
-        &self,
-        chosen: &[Vec<Vec<u64>>],
-    ) -> Result<(RecordBatch, Vec<(u64, Vec<u64>)>, MemoryReservation)> {
-        let files = self.run.spec.files.len();
-        let memory = self.run.memory.new_empty();
-        let mut batches = vec![];
-        let mut places = Vec::with_capacity(files);
-        let mut first = 0;
-        for file in 0..files {
-            let mut rows: Vec<u64> = chosen
-                .iter()
-                .flat_map(|of_query| &of_query[file])
-                .copied()
-                .collect();
-            rows.sort_unstable();
-            rows.dedup();
-            if !rows.is_empty() {
-                let fetched = fetch_file(Arc::clone(&self.run), file, rows.clone()).await?;
-                memory.try_grow(fetched.memory.size())?;
-                batches.extend(fetched.batches);
-            }
-            let count = rows.len() as u64;
-            places.push((first, rows));
-            first += count;
-        }
-        Ok((concat_batches(&self.run.spec.schema, &batches)?, places, memory))
-    }
-
     /// The pairs of the answer: of the rows chosen for each query, the `k` at the least exact distance.
-    fn nearest(
-        &self,
-        queries: &[Query],
-        chosen: &[Vec<Vec<u64>>],
-        places: &[(u64, Vec<u64>)],
-        right: &RecordBatch,
-    ) -> Result<Vec<Pair>> {
+    fn nearest(&self, queries: &[Query], chosen: &[Chosen], fetched: &Fetched) -> Result<Vec<Pair>> {
         let request = &self.run.spec.request;
-        let vectors = Vectors::of(right.column(0))?;
+        let vectors = Vectors::of(fetched.rows.column(0))?;
         let mut pairs = vec![];
-        for (query, of_files) in queries.iter().zip(chosen) {
+        for (query, chosen) in queries.iter().zip(chosen) {
             let mut near = vec![];
-            for (rows, (first, fetched)) in of_files.iter().zip(places) {
-                for row in rows {
-                    let place = fetched.binary_search(row);
-                    let place = place.map_err(|_| internal_datafusion_err!("row {row} was not fetched"))?;
-                    let right = first + place as u64;
-                    let at = usize::try_from(right).map_err(|e| internal_datafusion_err!("{e}"))?;
-                    let vector = vectors.get(at);
-                    if let Some(dim) = vector.dim() {
-                        same_length(query.vector.exact.len(), dim)?;
-                    }
-                    if let Some(distance) = distance_of(request.distance, &query.vector.exact, vector) {
-                        near.push(Pair {
-                            left: query.left,
-                            right,
-                            distance,
-                        });
-                    }
+            for right in fetched.places(chosen) {
+                let right = right?;
+                let at = usize::try_from(right).map_err(|e| internal_datafusion_err!("{e}"))?;
+                let vector = vectors.get(at);
+                if let Some(dim) = vector.dim() {
+                    same_length(query.vector.exact.len(), dim)?;
+                }
+                if let Some(distance) = distance_of(request.distance, &query.vector.exact, vector) {
+                    near.push(Pair {
+                        left: query.left,
+                        right,
+                        distance,
+                    });
                 }
             }
             near.sort_by(|a, b| a.distance.total_cmp(&b.distance).then(a.right.cmp(&b.right)));
@@ -297,46 +249,6 @@ impl Join {
         }
         Ok(pairs)
     }
-
-    fn assemble(&self, left: &RecordBatch, right: &RecordBatch, pairs: &[Pair]) -> Result<RecordBatch> {
-        let left_rows = UInt64Array::from_iter_values(pairs.iter().map(|pair| pair.left));
-        let right_rows = UInt64Array::from_iter_values(pairs.iter().map(|pair| pair.right));
-        let column = |column: &JoinColumn| -> Result<ArrayRef> {
-            Ok(match *column {
-                JoinColumn::Left(at) => take(left.column(at), &left_rows, None)?,
-                JoinColumn::Right(at) => take(right.column(at), &right_rows, None)?,
-                JoinColumn::Distance => Arc::new(Float64Array::from_iter_values(
-                    pairs.iter().map(|pair| pair.distance),
-                )),
-            })
-        };
-        let columns = self.output.iter().map(column).collect::<Result<Vec<_>>>()?;
-        let rows = datafusion::arrow::array::RecordBatchOptions::new().with_row_count(Some(pairs.len()));
-        Ok(RecordBatch::try_new_with_options(
-            Arc::clone(&self.schema),
-            columns,
-            &rows,
-        )?)
-    }
-}
-
-/// Every left row with all that was chosen for it.
-fn all_pairs(lefts: &[u64], chosen: &[Vec<Vec<u64>>], places: &[(u64, Vec<u64>)]) -> Result<Vec<Pair>> {
-    let mut pairs = vec![];
-    for (&left, of_files) in lefts.iter().zip(chosen) {
-        for (rows, (first, fetched)) in of_files.iter().zip(places) {
-            for row in rows {
-                let place = fetched.binary_search(row);
-                let place = place.map_err(|_| internal_datafusion_err!("row {row} was not fetched"))?;
-                pairs.push(Pair {
-                    left,
-                    right: first + place as u64,
-                    distance: f64::NAN,
-                });
-            }
-        }
-    }
-    Ok(pairs)
 }
 
 fn search_one(

@@ -2,13 +2,15 @@
 
 use datafusion_hnsw::format::{FormatError, HnswSerializer, SidecarMeta, SourceIdentity, View, write};
 use datafusion_hnsw::hnsw::{
-    HnswBuilder, HnswConfig, MAX_DIM, MAX_ROWS, RowSet, SearchError, SearchOptions, SearchWay, VectorMetric,
+    HnswBuilder, HnswConfig, MAX_DIM, MAX_ROWS, RowSet, SearchError, SearchOptions, SearchWay, StoredVectors,
+    VectorMetric,
 };
 use datafusion_hnsw::id::RowId;
+use datafusion_hnsw::loader::MmapLoader;
 
 use proptest::prelude::*;
 
-use crate::common::{build, clustered, uniform};
+use crate::common::{build, clustered, nearest, share, uniform};
 
 /// Opens, searches and reads in every way; any of it may fail, none may panic. Gives what failed first.
 pub(crate) fn try_everything(bytes: &[u8]) -> Outcome {
@@ -129,6 +131,31 @@ fn limits_are_errors_that_name_them() {
         let found = view.search(&[0.5; 4], &SearchOptions::new(k).ef(ef)).unwrap();
         assert_eq!(found.hits.len(), 9);
     }
+}
+
+#[test]
+fn vectors_of_65_535_numbers_are_found_and_refused_only_where_codes_are_needed() {
+    let data = uniform(60, MAX_DIM, 43);
+    for metric in [VectorMetric::Cosine, VectorMetric::Euclidean] {
+        let config = HnswConfig {
+            m: 4,
+            ..HnswConfig::default()
+        };
+        let mapped =
+            MmapLoader::from_bytes(&HnswSerializer::to_bytes(&build(&data, metric, config))).unwrap();
+        for query in &data[..10] {
+            let found = mapped.search(query, &SearchOptions::new(5).ef(20)).unwrap();
+            let rows: Vec<RowId> = found.hits.iter().map(|hit| hit.row).collect();
+            assert!(share(&rows, &nearest(&data, metric, query, 5, None)) >= 0.8);
+            assert_eq!(rows[0], nearest(&data, metric, query, 1, None)[0]);
+        }
+    }
+    let config = HnswConfig {
+        stored: StoredVectors::None,
+        ..HnswConfig::default()
+    };
+    let refused = HnswBuilder::new(MAX_DIM, VectorMetric::Cosine, config).build();
+    assert!(refused.unwrap_err().to_string().contains("32000"));
 }
 
 /// Nothing writes such sidecars yet, but they must not need another format.

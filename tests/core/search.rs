@@ -4,8 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use datafusion_hnsw::format::HnswSerializer;
 use datafusion_hnsw::hnsw::{
-    HnswBuilder, HnswConfig, MAX_DIM, RowSet, SearchError, SearchOptions, SearchWay, StoredVectors,
-    VectorMetric,
+    HnswBuilder, HnswConfig, RowSet, SearchError, SearchOptions, SearchWay, StoredVectors, VectorMetric,
 };
 use datafusion_hnsw::id::RowId;
 use datafusion_hnsw::loader::MmapLoader;
@@ -323,29 +322,4 @@ fn a_search_ends_soon_after_its_caller_asked_it_to() {
         assert_eq!(one, other, "{name}");
         assert_eq!(one.unwrap().hits.len(), 10, "{name}");
     }
-}
-
-#[test]
-fn vectors_of_65_535_numbers_are_found_and_refused_only_where_codes_are_needed() {
-    let data = uniform(60, MAX_DIM, 43);
-    for metric in [VectorMetric::Cosine, VectorMetric::Euclidean] {
-        let config = HnswConfig {
-            m: 4,
-            ..HnswConfig::default()
-        };
-        let mapped =
-            MmapLoader::from_bytes(&HnswSerializer::to_bytes(&build(&data, metric, config))).unwrap();
-        for query in &data[..10] {
-            let found = mapped.search(query, &SearchOptions::new(5).ef(20)).unwrap();
-            let rows: Vec<RowId> = found.hits.iter().map(|hit| hit.row).collect();
-            assert!(share(&rows, &nearest(&data, metric, query, 5, None)) >= 0.8);
-            assert_eq!(rows[0], nearest(&data, metric, query, 1, None)[0]);
-        }
-    }
-    let config = HnswConfig {
-        stored: StoredVectors::None,
-        ..HnswConfig::default()
-    };
-    let refused = HnswBuilder::new(MAX_DIM, VectorMetric::Cosine, config).build();
-    assert!(refused.unwrap_err().to_string().contains("32000"));
 }
