@@ -42,8 +42,9 @@ pub enum SearchWay {
 
 /// Allowed rows of cells, for each of `ef`, that are compared though none of them improves the answer.
 const PATIENCE: usize = 16;
-/// The same where a walk is not believed: the query is far from the rows that are allowed, and many of them are nearly as
-/// far as the nearest.
+/// The same where a walk found enough rows, but hardly near ones; and where it found too few: the query is far from the
+/// rows that are allowed, and many of them are nearly as far as the nearest.
+const PATIENCE_DOUBT: usize = 32;
 const PATIENCE_FAR: usize = 80;
 /// A filtered walk begins in as many cells as one of so many candidates, at least: what is allowed may be in any of those
 /// that are about as near.
@@ -83,12 +84,13 @@ pub(crate) fn search(
                     near += usize::from(rank <= limit);
                 }
             }
-            if near >= options.k && known.len() >= enough(parts, count, options.k, width) {
+            let many = known.len() >= enough(parts, count, options.k, width);
+            if many && near >= options.k {
                 let mut decide = Decide::new(parts, query, options);
                 decide.candidates(&known, rounding, Some(allowed))?;
                 return Ok(decide.finish(&notes.scratch, false));
             }
-            patience = PATIENCE_FAR;
+            patience = if many { PATIENCE_DOUBT } else { PATIENCE_FAR };
         }
         SearchWay::Codes | SearchWay::Cells => {}
     }
