@@ -2,7 +2,7 @@
 //!
 //! A sidecar is an [Apache Iceberg Puffin](https://iceberg.apache.org/puffin-spec/) file, uncompressed.
 //! Each section of the index is a blob of its own type; sections after the header begin at multiples of
-//! 128 bytes (64 in files of earlier builders) and end in zeros up to the next.
+//! 64 bytes and end in zeros up to the next.
 //!
 //! ```text
 //! offset 0   "PFA1"

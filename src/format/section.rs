@@ -4,8 +4,8 @@ use super::FormatError;
 use super::layout::{HEADER, Header};
 use crate::hnsw::raw::vector_stride;
 
-/// Sections begin at multiples of this: two cache lines, which processors fetch together.
-pub(super) const ALIGN: usize = 128;
+/// Sections begin at multiples of this.
+pub(super) const ALIGN: usize = 64;
 
 /// The sections, in the order in which they lie in the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -21,16 +21,16 @@ fn mapped(data: &Vectors) -> MappedIndex {
 }
 
 /// Mean recall@10 of a filtered search; every answer has all rows that there are, and only allowed ones.
-fn recall(
+pub(crate) fn recall<'a>(
     data: &Vectors,
     index: &MappedIndex,
-    allowed: &RowSet,
+    allowed: &'a RowSet,
     queries: &[Vec<f32>],
-    way: SearchWay,
+    options: SearchOptions<'a>,
 ) -> f64 {
+    let options = options.allowed(allowed);
     let mut sum = 0.0;
     for query in queries {
-        let options = SearchOptions::new(10).allowed(allowed).way(way);
         let hits = index.search(query, &options).unwrap().hits;
         assert_eq!(hits.len() as u64, allowed.count().min(10));
         assert!(hits.iter().all(|hit| allowed.contains(hit.row)));
@@ -40,6 +40,12 @@ fn recall(
     sum / queries.len() as f64
 }
 
+/// Sorts queries by their distance to a point.
+pub(crate) fn nearest_first(queries: &mut [Vec<f32>], point: &[f32]) {
+    let gap = |q: &[f32]| q.iter().zip(point).map(|(a, b)| (a - b) * (a - b)).sum::<f32>();
+    queries.sort_by(|a, b| gap(a).total_cmp(&gap(b)));
+}
+
 #[test]
 fn filtered_recall_stays_above_097_at_every_selectivity_wherever_the_allowed_rows_are() {
     let (data, queries) = (clustered(ROWS, 32, 31, 1), clustered(200, 32, 31, 2));
@@ -47,10 +53,7 @@ fn filtered_recall_stays_above_097_at_every_selectivity_wherever_the_allowed_row
     let pivot = &queries[0];
     let by_distance = nearest(&data, METRIC, pivot, ROWS, None);
     let mut others = queries[1..].to_vec();
-    others.sort_by(|a, b| {
-        let gap = |q: &[f32]| q.iter().zip(pivot).map(|(a, b)| (a - b) * (a - b)).sum::<f32>();
-        gap(a).total_cmp(&gap(b))
-    });
+    nearest_first(&mut others, pivot);
     for selectivity in [0.5, 0.1, 0.01, 0.001] {
         let count = (ROWS as f64 * selectivity) as usize;
         let mut random = RowSet::new(ROWS as u64);
@@ -62,7 +65,7 @@ fn filtered_recall_stays_above_097_at_every_selectivity_wherever_the_allowed_row
             ("anti-correlated", &near, &others[others.len() - 30..]),
         ];
         for (name, allowed, queries) in cases {
-            let recall = recall(&data, &index, allowed, queries, SearchWay::Auto);
+            let recall = recall(&data, &index, allowed, queries, SearchOptions::new(10));
             assert!(recall >= 0.97, "{name}, {selectivity}, seed 31: recall {recall}");
         }
     }
@@ -81,7 +84,7 @@ fn every_way_of_filtering_returns_all_k() {
             SearchWay::Cells,
             SearchWay::Graph,
         ] {
-            let recall = recall(&data, &index, &allowed, &queries, way);
+            let recall = recall(&data, &index, &allowed, &queries, SearchOptions::new(10).way(way));
             assert!(recall >= 0.95, "{way:?}, one of {step}, seed 33: recall {recall}");
         }
     }
