@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::ops::Range;
+use std::sync::OnceLock;
 
 use super::FormatError;
 use super::layout::Header;
@@ -10,8 +11,8 @@ use super::meta::SidecarMeta;
 use super::puffin::{Blob, Footer};
 use super::section::Section;
 use crate::hnsw::raw::{
-    Cells, CodeMetric, CodeRows, Codebook, Groups, Le32, Links, NodeRows, Parts, Vectors, as_floats, range,
-    search,
+    Cells, CodeMetric, CodeRows, Codebook, Groups, IndexId, Le32, Links, NodeRows, Parts, Vectors, as_floats,
+    range, search,
 };
 use crate::hnsw::{HnswConfig, HnswIndex, RowSet, SearchError, SearchOptions, SearchOutcome, StoredVectors};
 use crate::id::RowId;
@@ -24,6 +25,9 @@ pub struct View<B> {
     /// Where each section's content lies, in the order of [`Section::ALL`].
     sections: [Range<usize>; Section::ALL.len()],
     pub(super) config: HnswConfig,
+    id: IndexId,
+    /// See [`Cells::squares`].
+    squares: OnceLock<Vec<u32>>,
 }
 
 impl<B> fmt::Debug for View<B> {
@@ -88,6 +92,8 @@ impl<B: AsRef<[u8]>> View<B> {
             meta,
             sections,
             config,
+            id: IndexId::next(),
+            squares: OnceLock::new(),
         })
     }
 
@@ -111,6 +117,7 @@ impl<B: AsRef<[u8]>> View<B> {
             _ => None,
         };
         Parts {
+            id: self.id,
             metric: header.metric,
             dim: header.dim as usize,
             links: Links {
@@ -143,6 +150,7 @@ impl<B: AsRef<[u8]>> View<B> {
                     },
                     starts,
                     layers: header.levels.len(),
+                    squares: &self.squares,
                     groups: (header.group > 0).then(|| Groups {
                         centres: CodeRows {
                             bytes: self.section(Section::Groups),

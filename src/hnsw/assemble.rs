@@ -9,6 +9,7 @@ use super::config::StoredVectors;
 use super::fold::Groups;
 use super::graph::{Le32, NO_SLOT, vector_stride};
 use super::index::{Codes, HnswIndex};
+use super::nodebits::IndexId;
 
 /// Where a row of the source ends up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,6 +89,7 @@ impl HnswBuilder {
         let longest = self.longest(&order[..nodes]);
         let (matrix, order) = self.store(order);
         HnswIndex {
+            id: IndexId::next(),
             metric: self.metric,
             dim: self.dim,
             config: self.config,

@@ -9,19 +9,18 @@ use super::graph::Parts;
 
 /// A candidate of a narrow walk, which finds most of what it looks at in the caches; and of a wide one, for each
 /// square root of its width, as memory is waited for and the sorted candidates make way for each other.
-const CANDIDATE: f64 = 17.0;
-const CANDIDATE_OF_WIDE: f64 = 0.6;
+const CANDIDATE: f64 = 22.0;
+const CANDIDATE_OF_WIDE: f64 = 1.5;
 /// A candidate whose vector is looked at in the end.
 const DECIDED: f64 = 10.0;
 /// A cell that is not looked into.
-const CELL: f64 = 0.33;
-/// A candidate that is looked for in cells; for each row that is forbidden for one that is allowed, finding out; and a
-/// row of the answer, as cells are looked into until none improves it.
-const CANDIDATE_IN_CELLS: f64 = 45.0;
-const FORBIDDEN: f64 = 1.0;
+const CELL: f64 = 0.25;
+/// A candidate that is looked for in cells, for each square root of the rows for one that is allowed; and a row of the
+/// answer, as cells are looked into until none improves it.
+const CANDIDATE_IN_CELLS: f64 = 8.0;
 const FOUND_IN_CELLS: f64 = 100.0;
 /// A code that gets among the nearest makes way for itself: for each of those.
-const MAKING_WAY: f64 = 0.01;
+const MAKING_WAY: f64 = 0.02;
 /// How much wider than `ef / share` a walk must be so that as many of the true neighbours are found: less,
 /// since a walk that is wide anyway finds nearly all of them.
 const WIDER: f64 = 0.55;
@@ -94,14 +93,18 @@ pub(crate) fn width(parts: &Parts<'_>, count: u64, k: usize, ef: usize) -> usize
 /// Which way is cheapest for `count` allowed rows.
 pub(crate) fn cheapest(parts: &Parts<'_>, count: u64, k: usize, ef: usize) -> SearchWay {
     let (rows, wanted) = (count as f64, ef as f64);
+    let making_way = |kept: f64| kept * kept * (1.0 + (rows / kept).max(1.0).ln()) * MAKING_WAY;
     let exact = rows * vector(parts);
-    let entered = wanted * (1.0 + (rows / wanted).max(1.0).ln());
-    let codes = rows + entered * wanted * MAKING_WAY;
-    let graph = walk(width(parts, count, k, ef) as f64, k as f64);
+    let codes = rows + making_way(wanted);
     let cells = parts.cells.map_or(f64::INFINITY, |cells| {
-        let candidate = CANDIDATE_IN_CELLS + FORBIDDEN / share(parts, count);
-        cells.count() as f64 * CELL + wanted * candidate + k as f64 * FOUND_IN_CELLS
+        let candidate = CANDIDATE_IN_CELLS / share(parts, count).sqrt();
+        let kept = (0.75 * wanted).max(1.5 * k as f64);
+        cells.count() as f64 * CELL + wanted * candidate + k as f64 * FOUND_IN_CELLS + making_way(kept)
     });
+    // The more rows are forbidden, the likelier is it that a walk is for nothing.
+    let otherwise = if cells.is_finite() { cells } else { codes };
+    let wasted = (1.0 - share(parts, count)).max(0.0) * otherwise;
+    let graph = walk(width(parts, count, k, ef) as f64, k as f64) + wasted;
     let ways = [
         (exact, SearchWay::Exact),
         (codes, SearchWay::Codes),

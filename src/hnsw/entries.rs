@@ -19,21 +19,20 @@ const EF_A_CELL: usize = 32;
 /// of them a walk is at the others in a step.
 const NODES: usize = 16;
 
-/// Leaves near nodes in the pool, which holds `ef`; all that were compared are met. They are of as many cells as a walk of
-/// `enters` candidates begins in. False if the cells are too few to be in groups: then a descent is as good.
+/// Leaves near nodes in the pool, which holds `ef`; all that were compared are met. False if the cells are too few to be
+/// in groups: then a descent is as good.
 pub(crate) fn enter_nearest_cells(
     cells: &Cells<'_>,
     space: &CodeSpace<'_>,
     nodes: u32,
     ef: usize,
-    enters: usize,
     scratch: &mut Scratch,
 ) -> bool {
     let Some(groups) = cells.groups else { return false };
     kernels::with_instructions(
         space.isa,
         #[inline(always)]
-        || enter(cells, groups, space, nodes, ef, enters, scratch),
+        || enter(cells, groups, space, nodes, ef, scratch),
     )
 }
 
@@ -44,7 +43,6 @@ fn enter(
     space: &CodeSpace<'_>,
     nodes: u32,
     ef: usize,
-    enters: usize,
     scratch: &mut Scratch,
 ) -> bool {
     let Scratch {
@@ -63,7 +61,7 @@ fn enter(
     compare(&among(groups.centres), fresh, keys, order);
     *distances += order.len() as u64;
     fresh.clear();
-    for _ in 0..GROUPS + enters / EF_A_GROUP {
+    for _ in 0..GROUPS + ef / EF_A_GROUP {
         if fresh.len() * 8 >= cells.count() {
             break;
         }
@@ -73,7 +71,7 @@ fn enter(
     compare(&among(cells.centres), fresh, keys, order);
     *distances += order.len() as u64;
     arrived.clear();
-    for _ in 0..CELLS + enters / EF_A_CELL {
+    for _ in 0..CELLS + ef / EF_A_CELL {
         let Some(place) = take_nearest(order) else { break };
         let cell = fresh[place] as usize;
         for layer in 0..cells.layers {
@@ -88,7 +86,7 @@ fn enter(
         space.prefetch(node);
     }
     visited.reset(nodes);
-    let met = visited.keep_new(fresh, |_| true);
+    let met = visited.keep_new(fresh);
     fresh.truncate(met);
     keys.resize(keys.len().max(met), 0);
     space.keys(fresh, &mut keys[..met]);

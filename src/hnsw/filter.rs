@@ -11,10 +11,12 @@
 //!
 //! If no more rows are allowed than candidates would be kept, each of them is looked at.
 
-use super::cells::{AllowedCells, Plan, admits};
 use super::cost::{cheapest, enough, expected_within, width};
 use super::decide::Decide;
 use super::graph::Parts;
+use super::look::AllowedCells;
+use super::nodebits::AllowedNodes;
+use super::plan::Plan;
 use super::query::{Notes, Query, SearchError, SearchOptions, SearchOutcome, Stop, walk};
 use super::rounding::Rounding;
 use super::rowset::RowSet;
@@ -40,17 +42,8 @@ pub enum SearchWay {
     Graph,
 }
 
-/// Allowed rows of cells, for each of `ef`, that are compared though none of them improves the answer.
-const PATIENCE: usize = 16;
-/// The same where a walk found enough rows, but hardly near ones; and where it found too few: the query is far from the
-/// rows that are allowed, and many of them are nearly as far as the nearest.
-const PATIENCE_DOUBT: usize = 32;
-const PATIENCE_FAR: usize = 80;
-/// A filtered walk begins in as many cells as one of so many candidates, at least: what is allowed may be in any of those
-/// that are about as near.
-const ENTERS: usize = 224;
 /// The fewest rows in a hundred that must be allowed for a walk from allowed row to allowed row.
-const CONNECTED: u64 = 4;
+const CONNECTED: u64 = 1;
 
 /// Finds the nearest allowed rows.
 pub(crate) fn search(
@@ -64,62 +57,77 @@ pub(crate) fn search(
     let ef = options.ef.max(options.k).min(nodes);
     let count = allowed.count();
     let few = usize::try_from(count).unwrap_or(usize::MAX) <= ef || ef == nodes;
-    let stop = Stop(options.stop);
     let way = match options.way {
         SearchWay::Auto if few => SearchWay::Exact,
         SearchWay::Auto => cheapest(parts, count, options.k, ef),
         chosen => chosen,
     };
-    let (mut patience, mut known) = (PATIENCE, Vec::new());
-    match way {
-        SearchWay::Exact => return exact(parts, query, options, allowed, &notes.scratch),
-        SearchWay::Graph | SearchWay::Auto => {
-            let width = width(parts, count, options.k, ef).min(nodes);
-            let rounding = walk(parts, query, width, width.max(ENTERS), stop, notes)?;
-            let mut near = 0;
-            let limit = expected_within(parts, count, options.k);
-            for (rank, candidate) in notes.scratch.pool.candidates().iter().enumerate() {
-                if admits(parts, allowed, candidate.node()) {
-                    known.push(candidate.unmarked());
-                    near += usize::from(rank <= limit);
-                }
-            }
-            let many = known.len() >= enough(parts, count, options.k, width);
-            if many && near >= options.k {
-                let mut decide = Decide::new(parts, query, options);
-                decide.candidates(&known, rounding, Some(allowed))?;
-                return Ok(decide.finish(&notes.scratch, false));
-            }
-            patience = if many { PATIENCE_DOUBT } else { PATIENCE_FAR };
-        }
-        SearchWay::Codes | SearchWay::Cells => {}
+    if way == SearchWay::Exact {
+        return exact(parts, query, options, allowed, &notes.scratch);
     }
+    let nodes = &AllowedNodes::new(parts, allowed);
+    let mut decide = Decide::new(parts, query, options);
+    let mut known = Vec::new();
+    if way == SearchWay::Graph {
+        let (found, rounding) = walk_wider(query, options, ef, nodes, notes)?;
+        known = found.candidates;
+        if found.counts {
+            decide.candidates(&known, rounding, Some(allowed))?;
+            return Ok(decide.finish(&notes.scratch, false));
+        }
+    }
+    // Codes do not order the last of the nearest quite as their vectors do.
+    let kept = ef.max(options.k.saturating_add(options.k / 2));
     let Notes { scratch, code } = notes;
     let rounding = with_space(parts, query, code, |space| match (space, parts.cells) {
         (Walk::Codes(space, rounding), Some(cells)) if way != SearchWay::Codes => {
             let cells = AllowedCells {
-                parts,
                 cells,
-                allowed,
+                allowed: nodes,
             };
-            let plan = Plan {
-                k: options.k,
-                ef: ef.saturating_add(ef / 2),
-                patience: ef.saturating_mul(patience),
-                stop,
-            };
+            let plan = Plan::new(options, ef, way == SearchWay::Graph, nodes, space);
             look_into_cells(&cells, space, plan, &known, scratch).map(|()| rounding)
         }
         (Walk::Codes(space, rounding), _) => {
-            compare_all(parts, space, allowed, ef, stop, scratch).map(|()| rounding)
+            compare_all(space, nodes, kept, Stop(options.stop), scratch).map(|()| rounding)
         }
         (Walk::Floats(space), _) => {
-            compare_all(parts, space, allowed, ef, stop, scratch).map(|()| Rounding::default())
+            compare_all(space, nodes, kept, Stop(options.stop), scratch).map(|()| Rounding::default())
         }
     })?;
-    let mut decide = Decide::new(parts, query, options);
     decide.candidates(scratch.pool.candidates(), rounding, Some(allowed))?;
     Ok(decide.finish(scratch, false))
+}
+
+/// What a walk through all nodes found.
+struct Found {
+    /// The allowed ones, nearest first.
+    candidates: Vec<Candidate>,
+    /// Whether they are as many, and as near, as they would be if the filter had nothing to do with the query.
+    counts: bool,
+}
+
+/// Walks the graph as if nothing were filtered, but wider.
+fn walk_wider(
+    query: &Query<'_>,
+    options: &SearchOptions<'_>,
+    ef: usize,
+    allowed: &AllowedNodes<'_>,
+    notes: &mut Notes,
+) -> Result<(Found, Rounding), SearchError> {
+    let (parts, count) = (allowed.parts, allowed.rows.count());
+    let width = width(parts, count, options.k, ef).min(parts.node_count() as usize);
+    let rounding = walk(parts, query, width, Stop(options.stop), notes)?;
+    let limit = expected_within(parts, count, options.k);
+    let (mut candidates, mut near) = (Vec::new(), 0);
+    for (rank, candidate) in notes.scratch.pool.candidates().iter().enumerate() {
+        if allowed.admits(candidate.node()) {
+            candidates.push(candidate.unmarked());
+            near += usize::from(rank <= limit);
+        }
+    }
+    let counts = candidates.len() >= enough(parts, count, options.k, width) && near >= options.k;
+    Ok((Found { candidates, counts }, rounding))
 }
 
 /// Leaves near allowed nodes in the pool: those in the nearest cells, and their neighbours. What lies just
@@ -131,19 +139,12 @@ fn look_into_cells(
     known: &[Candidate],
     scratch: &mut Scratch,
 ) -> Result<(), SearchError> {
-    let (parts, allowed) = (cells.parts, cells.allowed);
+    let allowed = cells.allowed;
     let all = cells.search(space, plan, known, scratch)?;
-    if all || allowed.count().saturating_mul(100) < parts.row_count() * CONNECTED {
+    if all || allowed.rows.count().saturating_mul(100) < allowed.parts.row_count() * CONNECTED {
         return Ok(());
     }
-    search_among(
-        parts.links,
-        space,
-        0,
-        |node| admits(parts, allowed, node),
-        plan.stop,
-        scratch,
-    )
+    search_among(allowed.parts.links, space, 0, allowed, plan.stop, scratch)
 }
 
 /// The nodes of the allowed rows, in the order of the rows. A node comes as often as it has allowed rows.
@@ -157,46 +158,50 @@ const BLOCK: usize = 32;
 
 /// Leaves the nearest allowed nodes in the pool.
 fn compare_all(
-    parts: &Parts<'_>,
     space: &impl Space,
-    allowed: &RowSet,
-    ef: usize,
+    allowed: &AllowedNodes<'_>,
+    kept: usize,
     stop: Stop<'_>,
     scratch: &mut Scratch,
 ) -> Result<(), SearchError> {
+    let parts = allowed.parts;
     let Scratch {
-        pool, keys, visited, ..
+        pool,
+        keys,
+        visited,
+        fresh,
+        ..
     } = scratch;
-    pool.reset(ef);
-    // Only nodes of several rows can come twice.
-    let twice = !parts.node_rows.starts.is_empty();
-    if twice {
-        visited.reset(parts.node_count());
-    }
-    keys.clear();
-    keys.resize(BLOCK, 0);
-    let (mut arriving, mut arrived) = (Vec::with_capacity(BLOCK), Vec::with_capacity(BLOCK));
-    let mut nodes = nodes(parts, allowed)
-        .map(|(_, node)| node)
-        .filter(|&node| !twice || visited.insert(node));
-    loop {
-        arriving.clear();
-        for node in nodes.by_ref().take(BLOCK) {
-            space.prefetch(node);
-            arriving.push(node);
+    pool.reset(kept);
+    fresh.clear();
+    if !allowed.all(fresh) {
+        fresh.extend(nodes(parts, allowed.rows).map(|(_, node)| node));
+        // Only nodes of several rows can come twice.
+        if !parts.node_rows.starts.is_empty() {
+            visited.reset(parts.node_count());
+            let kept = visited.keep_new(fresh);
+            fresh.truncate(kept);
         }
-        let keys = &mut keys[..arrived.len()];
-        space.keys(&arrived, keys);
-        scratch.distances += arrived.len() as u64;
-        for (&node, &key) in arrived.iter().zip(&*keys) {
+    }
+    keys.resize(keys.len().max(BLOCK), 0);
+    let mut blocks = fresh.chunks(BLOCK).peekable();
+    blocks
+        .peek()
+        .iter()
+        .for_each(|block| block.iter().for_each(|&node| space.prefetch(node)));
+    while let Some(block) = blocks.next() {
+        if let Some(next) = blocks.peek() {
+            next.iter().for_each(|&node| space.prefetch(node));
+        }
+        let keys = &mut keys[..block.len()];
+        space.keys(block, keys);
+        for (&node, &key) in block.iter().zip(&*keys) {
             pool.push(Candidate::new(key, node));
         }
-        if arriving.is_empty() {
-            return Ok(());
-        }
         stop.check()?;
-        std::mem::swap(&mut arriving, &mut arrived);
     }
+    scratch.distances += scratch.fresh.len() as u64;
+    Ok(())
 }
 
 /// Looks at the vector of every allowed row.

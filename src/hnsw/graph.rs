@@ -8,6 +8,7 @@ use super::cells::Cells;
 use super::config::StoredVectors;
 use super::kernels::{self, CodeRows, FloatMetric, Isa, Sums};
 use super::metric::VectorMetric;
+use super::nodebits::IndexId;
 use super::quantize::Codebook;
 
 /// Marks an unused slot; the list ends there.
@@ -197,6 +198,7 @@ impl<'a> NodeRows<'a> {
 /// All that a search reads, borrowed from a built index or from the bytes of a file.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Parts<'a> {
+    pub(crate) id: IndexId,
     pub(crate) metric: VectorMetric,
     pub(crate) dim: usize,
     pub(crate) links: Links<'a>,

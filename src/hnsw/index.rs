@@ -1,6 +1,7 @@
 //! A built index in memory.
 
 use std::borrow::Cow;
+use std::sync::OnceLock;
 
 use rayon::prelude::*;
 
@@ -10,6 +11,7 @@ use super::config::{HnswConfig, StoredVectors};
 use super::graph::{Le32, Links, NodeRows, Parts, Vectors};
 use super::kernels::CodeRows;
 use super::metric::VectorMetric;
+use super::nodebits::IndexId;
 use super::quantize::Codebook;
 use super::query::{self, SearchError, SearchOptions, SearchOutcome};
 use super::repair;
@@ -45,6 +47,7 @@ impl Codes {
 /// An index in memory, as [`HnswBuilder`](super::HnswBuilder) leaves it: search it, or write it.
 #[derive(Debug)]
 pub struct HnswIndex {
+    pub(crate) id: IndexId,
     pub(crate) metric: VectorMetric,
     pub(crate) dim: usize,
     pub(crate) config: HnswConfig,
@@ -154,6 +157,7 @@ impl HnswIndex {
     pub(crate) fn from_parts(parts: &Parts<'_>, config: HnswConfig, lists: [Vec<Le32>; 3]) -> Self {
         let [nulls, zeros, unlinked] = lists;
         Self {
+            id: IndexId::next(),
             metric: parts.metric,
             dim: parts.dim,
             graph: Graph {
@@ -175,6 +179,7 @@ impl HnswIndex {
                     .groups
                     .map_or_else(Vec::new, |groups| groups.centres.bytes.to_vec()),
                 group: cells.groups.map_or(0, |groups| groups.size),
+                squares: OnceLock::new(),
             }),
             node_rows: parts.node_rows.rows.to_vec(),
             starts: parts.node_rows.starts.to_vec(),
@@ -190,6 +195,7 @@ impl HnswIndex {
 
     pub(crate) fn parts(&self) -> Parts<'_> {
         Parts {
+            id: self.id,
             metric: self.metric,
             dim: self.dim,
             links: Links {

@@ -129,6 +129,20 @@ pub(crate) fn code_keys(isa: Isa, query: QueryCode<'_>, codes: CodeRows<'_>, ids
     }
 }
 
+/// The squared length of a code, its bytes taken relative to 128.
+pub(crate) fn code_square(code: &[u8]) -> u32 {
+    with_instructions(
+        Isa::best(),
+        #[inline(always)]
+        || {
+            code.iter()
+                .map(|&byte| i32::from(byte) - 128)
+                .map(|x| (x * x).cast_unsigned())
+                .sum()
+        },
+    )
+}
+
 /// The sums of an f32 distance; which of them are meant depends on the kernel.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Sums {
@@ -195,18 +209,27 @@ pub(crate) fn unmet(isa: Isa, slots: &[Le32], met: &[u32], count: u32, out: &mut
     }
 }
 
-/// Writes `first + i` to `out` for each of `rows` whose bit is set in `words`: the nodes that a filter lets in.
-/// Gives how many.
+/// A bit for each of up to 64 `rows`: whether its own is set in `words`.
+#[inline]
+pub(crate) fn contained(isa: Isa, rows: &[Le32], words: &[u64]) -> u64 {
+    match isa {
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 => simd::avx512_contained(rows, words),
+        _ => portable::contained(rows, words),
+    }
+}
+
+/// Writes the places of the ones of `bits` to `out`, the lowest being `first`. Gives how many.
 ///
 /// # Panics
 ///
-/// If `out` has fewer places than rows, rounded up to a multiple of 16.
+/// If `out` has fewer than 64 places.
 #[inline(always)]
-pub(crate) fn admitted(isa: Isa, rows: &[Le32], words: &[u64], first: u32, out: &mut [u32]) -> usize {
+pub(crate) fn ones(isa: Isa, bits: u64, first: u32, out: &mut [u32]) -> usize {
     match isa {
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 => simd::avx512_admitted(rows, words, first, out),
-        _ => portable::admitted(rows, words, first, out),
+        Isa::Avx512 => simd::avx512_ones(bits, first, out),
+        _ => portable::ones(bits, first, out),
     }
 }
 

@@ -13,7 +13,7 @@ use super::kernels;
 use super::metric::VectorMetric;
 use super::rounding::Rounding;
 use super::rowset::RowSet;
-use super::search::{Scratch, descend, go_on, search_layer};
+use super::search::{EveryNode, Scratch, descend, go_on, search_layer};
 use super::spaces::{Walk, with_space};
 use crate::id::RowId;
 
@@ -299,19 +299,18 @@ fn unfiltered(
         }
         return Ok(decide.finish(&notes.scratch, true));
     }
-    let rounding = walk(parts, query, ef, ef, Stop(options.stop), notes)?;
+    let rounding = walk(parts, query, ef, Stop(options.stop), notes)?;
     let mut decide = Decide::new(parts, query, options);
     decide.candidates(notes.scratch.pool.candidates(), rounding, None)?;
     Ok(decide.finish(&notes.scratch, false))
 }
 
 /// Algorithm 5: down the layers, then a search of layer 0 with `ef` candidates, left in the pool. Gives how wrong their
-/// keys are. It begins in as many cells as a walk of `enters` candidates would.
+/// keys are.
 pub(crate) fn walk(
     parts: &Parts<'_>,
     query: &Query<'_>,
     ef: usize,
-    enters: usize,
     stop: Stop<'_>,
     notes: &mut Notes,
 ) -> Result<Rounding, SearchError> {
@@ -319,9 +318,9 @@ pub(crate) fn walk(
     with_space(parts, query, &mut notes.code, |space| match space {
         Walk::Codes(space, rounding) => {
             if let Some(cells) = parts.cells
-                && enter_nearest_cells(&cells, space, parts.node_count(), ef, enters, scratch)
+                && enter_nearest_cells(&cells, space, parts.node_count(), ef, scratch)
             {
-                go_on(parts.links, space, 0, |_| true, stop, scratch)?;
+                go_on(parts.links, space, 0, &EveryNode, stop, scratch)?;
             } else {
                 descend(parts.links, space, 0, ef, stop, scratch)?;
                 search_layer(parts.links, space, 0, stop, scratch)?;

@@ -1,5 +1,6 @@
 //! A set of rows, as a filter hands it to a search.
 
+use super::nodebits::Memo;
 use crate::id::RowId;
 
 /// A set of [`RowId`]s below a known number of rows.
@@ -12,6 +13,7 @@ pub struct RowSet {
     words: Vec<u64>,
     rows: u64,
     count: u64,
+    memo: Memo,
 }
 
 impl RowSet {
@@ -22,6 +24,7 @@ impl RowSet {
             words: vec![0; words],
             rows,
             count: 0,
+            memo: Memo::default(),
         }
     }
 
@@ -40,6 +43,7 @@ impl RowSet {
     /// Adds a row; rows beyond [`rows`](Self::rows) are ignored.
     pub fn insert(&mut self, row: RowId) {
         if row.get() < self.rows {
+            self.memo = Memo::default();
             let (bits, bit) = (&mut self.words[word(row.get())], 1 << (row.get() % 64));
             self.count += u64::from(*bits & bit == 0);
             *bits |= bit;
@@ -68,6 +72,7 @@ impl RowSet {
     /// Takes a row out.
     pub fn remove(&mut self, row: RowId) {
         if row.get() < self.rows {
+            self.memo = Memo::default();
             let (bits, bit) = (&mut self.words[word(row.get())], 1 << (row.get() % 64));
             self.count -= u64::from(*bits & bit != 0);
             *bits &= !bit;
@@ -99,7 +104,13 @@ impl RowSet {
         self.count == 0
     }
 
+    /// What is known about nodes.
+    pub(crate) fn memo(&self) -> &Memo {
+        &self.memo
+    }
+
     fn recount(&mut self) {
+        self.memo = Memo::default();
         self.count = self.words.iter().map(|bits| u64::from(bits.count_ones())).sum();
     }
 

@@ -1,8 +1,8 @@
 //! The one search loop, and the notes it keeps.
 
-use super::cells::Nearest;
 use super::graph::{Damaged, Links};
 use super::kernels::{self, Isa};
+use super::nearest::Nearest;
 pub(crate) use super::pool::{Candidate, Pool};
 use super::query::{SearchError, Stop};
 
@@ -16,6 +16,22 @@ pub(crate) trait Space {
 
     /// Says that the key of `id` will soon be asked for.
     fn prefetch(&self, id: u32);
+}
+
+/// Which nodes a walk may go through.
+pub(crate) trait NodeFilter {
+    /// Moves those of `nodes` that it lets in to the front; gives how many.
+    fn keep(&self, nodes: &mut [u32]) -> usize;
+}
+
+/// Lets in all.
+pub(crate) struct EveryNode;
+
+impl NodeFilter for EveryNode {
+    #[inline(always)]
+    fn keep(&self, nodes: &mut [u32]) -> usize {
+        nodes.len()
+    }
 }
 
 /// The nodes already met: a bit for each, cleared through the list of touched words.
@@ -54,10 +70,9 @@ impl Visited {
         new
     }
 
-    /// Moves those of `nodes` that were not met, and that `admits` lets in, to the front; gives how many. All are met
-    /// now.
+    /// Moves those of `nodes` that were not met to the front; gives how many. All are met now.
     #[inline(always)]
-    pub(crate) fn keep_new(&mut self, nodes: &mut [u32], admits: impl Fn(u32) -> bool) -> usize {
+    pub(crate) fn keep_new(&mut self, nodes: &mut [u32]) -> usize {
         let (words, touched) = (&mut self.words[..], &mut self.touched[..]);
         let (mut kept, mut touched_len) = (0, self.touched_len);
         for at in 0..nodes.len() {
@@ -70,7 +85,7 @@ impl Visited {
             *word |= bit;
             nodes[kept] = node;
             // A damaged list may name a node twice.
-            kept += usize::from(new & admits(node));
+            kept += usize::from(new);
         }
         self.touched_len = touched_len;
         kept
@@ -121,10 +136,10 @@ pub(crate) fn search_layer(
     stop: Stop<'_>,
     scratch: &mut Scratch,
 ) -> Result<(), SearchError> {
-    search_among(links, space, layer, |_| true, stop, scratch)
+    search_among(links, space, layer, &EveryNode, stop, scratch)
 }
 
-/// [`search_layer`] over those nodes alone that `admits` lets in; the others are not gone through.
+/// [`search_layer`] over those nodes alone that `filter` lets in; the others are not gone through.
 ///
 /// # Errors
 ///
@@ -133,7 +148,7 @@ pub(crate) fn search_among(
     links: Links<'_>,
     space: &impl Space,
     layer: usize,
-    admits: impl Fn(u32) -> bool,
+    filter: &impl NodeFilter,
     stop: Stop<'_>,
     scratch: &mut Scratch,
 ) -> Result<(), SearchError> {
@@ -141,7 +156,7 @@ pub(crate) fn search_among(
     for candidate in scratch.pool.candidates() {
         scratch.visited.insert(candidate.node());
     }
-    go_on(links, space, layer, admits, stop, scratch)
+    go_on(links, space, layer, filter, stop, scratch)
 }
 
 /// The rest of [`search_among`], where the nodes that were met are noted already.
@@ -153,7 +168,7 @@ pub(crate) fn go_on(
     links: Links<'_>,
     space: &impl Space,
     layer: usize,
-    admits: impl Fn(u32) -> bool,
+    filter: &impl NodeFilter,
     stop: Stop<'_>,
     scratch: &mut Scratch,
 ) -> Result<(), SearchError> {
@@ -161,7 +176,7 @@ pub(crate) fn go_on(
     kernels::with_instructions(
         isa,
         #[inline(always)]
-        || walk_layer(isa, links, space, layer, admits, stop, scratch),
+        || walk_layer(isa, links, space, layer, filter, stop, scratch),
     )
 }
 
@@ -171,7 +186,7 @@ fn walk_layer(
     links: Links<'_>,
     space: &impl Space,
     layer: usize,
-    admits: impl Fn(u32) -> bool,
+    filter: &impl NodeFilter,
     stop: Stop<'_>,
     scratch: &mut Scratch,
 ) -> Result<(), SearchError> {
@@ -199,11 +214,12 @@ fn walk_layer(
             let slots = links.slots(node, layer);
             let (unmet, bad) = kernels::unmet(isa, slots, &visited.words, count, &mut fresh[met..]);
             damaged |= bad;
-            met += visited.keep_new(&mut fresh[met..met + unmet], &admits);
+            let admitted = filter.keep(&mut fresh[met..met + unmet]);
+            met += visited.keep_new(&mut fresh[met..met + admitted]);
         }
         if taken == 0 {
             // Short of candidates: the entry point leads to what links from here do not lead back to.
-            if pool.is_full() || count == 0 || !visited.insert(0) || !admits(0) {
+            if pool.is_full() || count == 0 || !visited.insert(0) || filter.keep(&mut [0]) == 0 {
                 break;
             }
             space.keys(&[0], &mut keys[..1]);

@@ -1,7 +1,7 @@
 //! Rows in many small clusters: where walks begin, and what tells rows apart.
 
 use datafusion_hnsw::format::HnswSerializer;
-use datafusion_hnsw::hnsw::{HnswConfig, RowSet, SearchOptions, VectorMetric};
+use datafusion_hnsw::hnsw::{HnswConfig, RowSet, SearchOptions, SearchWay, VectorMetric};
 use datafusion_hnsw::id::RowId;
 use datafusion_hnsw::loader::{MappedIndex, MmapLoader};
 
@@ -92,7 +92,7 @@ fn many_cells_are_grouped_and_few_are_not() {
 }
 
 /// Recall@10 of queries that are far from the rows that a filter lets in, which are those nearest to a point.
-fn far_from_allowed(width: f32, config: HnswConfig, selectivity: f64, ef: usize) -> f64 {
+fn far_from_allowed(width: f32, config: HnswConfig, selectivity: f64, ef: usize, way: SearchWay) -> f64 {
     let (data, mut queries) = (points(16_000, width, 0), points(200, width, 1));
     let metric = VectorMetric::Euclidean;
     let index = mapped(&data, metric, config);
@@ -101,21 +101,24 @@ fn far_from_allowed(width: f32, config: HnswConfig, selectivity: f64, ef: usize)
     let allowed: RowSet = nearest(&data, metric, &pivot, count, None).into_iter().collect();
     nearest_first(&mut queries, &pivot);
     let far = &queries[queries.len() - 100..];
-    recall(&data, &index, &allowed, far, SearchOptions::new(10).ef(ef))
+    let options = SearchOptions::new(10).ef(ef).way(way);
+    recall(&data, &index, &allowed, far, options)
 }
 
-/// With the common patience 0.88 to 0.94.
+/// Where only the rows since the last improvement count, not how far the cells have come to be: 0.88 to 0.96.
 #[test]
-fn cells_are_looked_into_for_longer_where_a_walk_failed() {
+fn cells_are_looked_into_for_as_long_as_they_may_hold_nearer_rows() {
     for selectivity in [0.5, 0.3, 0.2] {
-        let recall = far_from_allowed(0.1, HnswConfig::default(), selectivity, 10);
+        let recall = far_from_allowed(0.1, HnswConfig::default(), selectivity, 10, SearchWay::Auto);
         assert!(recall >= 0.98, "{selectivity}: recall {recall}");
     }
 }
 
-/// A poor graph leads to allowed rows, but not to the nearest. Believed whenever it leads to enough of them: 0.84 on average.
+/// A poor graph leads to allowed rows, but not to the nearest. Believed whenever it leads to enough of them: 0.84 on average,
+/// and 0.85 if the look after it is no longer than others.
 #[test]
 fn a_walk_whose_nearest_are_hardly_allowed_is_not_believed() {
-    let recalls = [0.5, 0.2].map(|selectivity| far_from_allowed(0.8, poor(), selectivity, 30));
+    let recalls =
+        [0.5, 0.2].map(|selectivity| far_from_allowed(0.8, poor(), selectivity, 30, SearchWay::Graph));
     assert!(recalls.iter().sum::<f64>() / 2.0 >= 0.86, "recalls {recalls:?}");
 }

@@ -167,6 +167,51 @@ fn a_batch_answers_as_one_by_one() {
 }
 
 #[test]
+fn a_filter_that_was_asked_before_says_the_same_until_it_changes() {
+    let (data, other) = (clustered(4000, 24, 17, 3), clustered(4000, 24, 17, 4));
+    let indexes = [mapped(&data), mapped(&other)];
+    let queries = clustered(20, 24, 17, 5);
+    let ways = [
+        SearchWay::Auto,
+        SearchWay::Codes,
+        SearchWay::Cells,
+        SearchWay::Graph,
+    ];
+    for step in [2, 15, 60] {
+        let mut asked: RowSet = (0..4000).step_by(step).map(RowId::new).collect();
+        for _ in 0..3 {
+            // The second index is one that the set remembers nothing of.
+            for (index, query) in indexes
+                .iter()
+                .flat_map(|index| queries.iter().map(move |q| (index, q)))
+            {
+                for way in ways {
+                    let options = SearchOptions::new(10).ef(20).way(way);
+                    let fresh = asked.clone();
+                    let wanted = index.search(query, &options.allowed(&fresh)).unwrap();
+                    let found = index.search(query, &options.allowed(&asked)).unwrap();
+                    assert_eq!(found.hits, wanted.hits, "one in {step}, {way:?}");
+                }
+            }
+            // What was nearest is forbidden, and what was forbidden and is nearest of all is let in.
+            let options = SearchOptions::new(1);
+            let nearest = indexes[0]
+                .search(&queries[0], &options.allowed(&asked))
+                .unwrap()
+                .hits;
+            asked.remove(nearest[0].row);
+            let nearest = indexes[0].search(&queries[1], &options).unwrap().hits;
+            asked.insert(nearest[0].row);
+            let found = indexes[0]
+                .search(&queries[1], &options.allowed(&asked))
+                .unwrap()
+                .hits;
+            assert_eq!(found, nearest);
+        }
+    }
+}
+
+#[test]
 fn a_row_set_is_a_set() {
     let mut set = RowSet::new(200);
     set.insert_range(RowId::new(3), RowId::new(130));

@@ -19,16 +19,22 @@ pub(crate) fn unmet(slots: &[Le32], met: &[u32], count: u32, out: &mut [u32]) ->
     (found, damaged)
 }
 
-#[inline(always)]
-pub(crate) fn admitted(rows: &[Le32], words: &[u64], first: u32, out: &mut [u32]) -> usize {
-    let mut found = 0;
-    for (&row, node) in rows.iter().zip(first..) {
+pub(crate) fn contained(rows: &[Le32], words: &[u64]) -> u64 {
+    rows.iter().take(64).enumerate().fold(0, |bits, (place, &row)| {
         let row = u32::from_le_bytes(row);
         let word = words.get((row / 64) as usize).copied().unwrap_or(0);
-        out[found] = node;
-        found += usize::from(word >> (row % 64) & 1 == 1);
+        bits | (word >> (row % 64) & 1) << place
+    })
+}
+
+#[inline(always)]
+pub(crate) fn ones(mut bits: u64, first: u32, out: &mut [u32]) -> usize {
+    let count = bits.count_ones() as usize;
+    for place in &mut out[..count] {
+        *place = first + bits.trailing_zeros();
+        bits &= bits - 1;
     }
-    found
+    count
 }
 
 pub(crate) fn code_keys(query: QueryCode<'_>, codes: CodeRows<'_>, ids: &[u32], keys: &mut [u32]) {

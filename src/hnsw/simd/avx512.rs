@@ -3,7 +3,6 @@
 use std::arch::x86_64::*;
 
 use super::has_avx2;
-use crate::hnsw::graph::Le32;
 use crate::hnsw::kernels::{CodeMetric, CodeRows, FloatMetric, QueryCode, Sums, dot_base};
 
 pub(crate) fn has_avx512() -> bool {
@@ -130,114 +129,6 @@ fn avx512_reduce([a, b, c, d]: [__m512i; 4]) -> [u32; 4] {
     sums
 }
 
-/// Writes those of `slots` to `out` that are below `count` and whose bit in `met` is 0. Gives how many,
-/// and whether a slot held neither a number below `count` nor [`NO_LINK`].
-#[inline]
-pub(crate) fn avx512_unmet(slots: &[Le32], met: &[u32], count: u32, out: &mut [u32]) -> (usize, bool) {
-    // SAFETY: called for `Isa::Avx512` only, which is listed only if `has_avx512`.
-    unsafe { avx512_unmet_inner(slots, met, count, out) }
-}
-
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-fn avx512_unmet_inner(slots: &[Le32], met: &[u32], count: u32, out: &mut [u32]) -> (usize, bool) {
-    assert!(
-        count as usize <= 32 * met.len() && i32::try_from(met.len()).is_ok(),
-        "a bit for each number"
-    );
-    assert!(
-        out.len() >= slots.len().next_multiple_of(16),
-        "room for whole vectors"
-    );
-    let (mut found, mut damaged) = (0, 0);
-    for sixteen in slots.chunks(16) {
-        let mask = low_bits(ones(sixteen.len()));
-        // SAFETY: masked lanes are not read, and the mask has a bit for each slot.
-        let ids = unsafe { _mm512_maskz_loadu_epi32(mask, sixteen.as_ptr().cast()) };
-        let used = u32::from(_mm512_mask_cmpneq_epi32_mask(mask, ids, _mm512_set1_epi32(-1)));
-        // Those before the first unused slot.
-        let linked = low_bits(u64::from(used & ((used ^ (used + 1)) >> 1)));
-        let valid = _mm512_mask_cmplt_epu32_mask(linked, ids, _mm512_set1_epi32(count.cast_signed()));
-        damaged |= linked ^ valid;
-        // SAFETY: lanes of `valid` hold numbers below `count`, whose words lie in `met` as asserted;
-        // the others are not read.
-        let words = unsafe {
-            _mm512_mask_i32gather_epi32::<4>(
-                _mm512_setzero_si512(),
-                valid,
-                _mm512_srli_epi32::<5>(ids),
-                met.as_ptr().cast(),
-            )
-        };
-        let bits = _mm512_sllv_epi32(_mm512_set1_epi32(1), _mm512_and_si512(ids, _mm512_set1_epi32(31)));
-        let new = _mm512_mask_testn_epi32_mask(valid, words, bits);
-        // SAFETY: `found` is at most the number of slots before these, so 16 places follow, as asserted.
-        unsafe {
-            _mm512_storeu_si512(
-                out[found..].as_mut_ptr().cast(),
-                _mm512_maskz_compress_epi32(new, ids),
-            );
-        }
-        found += new.count_ones() as usize;
-        if linked != u16::MAX {
-            break;
-        }
-    }
-    (found, damaged != 0)
-}
-
-/// Writes `first + i` to `out` for each of `rows` whose bit is set in `words`. Gives how many.
-#[inline]
-pub(crate) fn avx512_admitted(rows: &[Le32], words: &[u64], first: u32, out: &mut [u32]) -> usize {
-    // SAFETY: called for `Isa::Avx512` only, which is listed only if `has_avx512`.
-    unsafe { avx512_admitted_inner(rows, words, first, out) }
-}
-
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-fn avx512_admitted_inner(rows: &[Le32], words: &[u64], first: u32, out: &mut [u32]) -> usize {
-    assert!(
-        out.len() >= rows.len().next_multiple_of(16),
-        "room for whole vectors"
-    );
-    // Places of 32-bit words are signed where they are gathered.
-    let bits = u32::try_from(64 * words.len()).unwrap_or(u32::MAX);
-    let steps = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
-    let mut ids = _mm512_add_epi32(_mm512_set1_epi32(first.cast_signed()), steps);
-    let mut found = 0;
-    for sixteen in rows.chunks(16) {
-        let mask = low_bits(ones(sixteen.len()));
-        // SAFETY: masked lanes are not read, and the mask has a bit for each row.
-        let rows = unsafe { _mm512_maskz_loadu_epi32(mask, sixteen.as_ptr().cast()) };
-        let valid = _mm512_mask_cmplt_epu32_mask(mask, rows, _mm512_set1_epi32(bits.cast_signed()));
-        // SAFETY: lanes of `valid` hold numbers below the number of bits; on this little-endian machine the
-        // n-th 32 bits of the words hold the bits from 32 n on. The other lanes are not read.
-        let words = unsafe {
-            _mm512_mask_i32gather_epi32::<4>(
-                _mm512_setzero_si512(),
-                valid,
-                _mm512_srli_epi32::<5>(rows),
-                words.as_ptr().cast(),
-            )
-        };
-        let bits = _mm512_sllv_epi32(
-            _mm512_set1_epi32(1),
-            _mm512_and_si512(rows, _mm512_set1_epi32(31)),
-        );
-        let set = _mm512_mask_test_epi32_mask(valid, words, bits);
-        // SAFETY: `found` is at most the number of rows before these, so 16 places follow, as asserted.
-        unsafe {
-            _mm512_storeu_si512(
-                out[found..].as_mut_ptr().cast(),
-                _mm512_maskz_compress_epi32(set, ids),
-            );
-        }
-        found += set.count_ones() as usize;
-        ids = _mm512_add_epi32(ids, _mm512_set1_epi32(16));
-    }
-    found
-}
-
 /// Adds the squared differences. The instruction multiplies an unsigned by a signed byte, so a
 /// difference `d = 2h + o` is squared as `2(d h) + d o`.
 #[inline]
@@ -264,15 +155,9 @@ fn load_rest(rest: &[u8]) -> __m512i {
     unsafe { _mm512_maskz_loadu_epi8(ones(rest.len()), rest.as_ptr().cast()) }
 }
 
-/// The bits for 16 lanes.
-#[inline]
-fn low_bits(mask: u64) -> u16 {
-    u16::try_from(mask & 0xFFFF).expect("16 bits")
-}
-
 /// The lowest `len` bits; `len` is below 64.
 #[inline]
-fn ones(len: usize) -> u64 {
+pub(super) fn ones(len: usize) -> u64 {
     (1u64 << len) - 1
 }
 

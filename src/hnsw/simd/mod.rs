@@ -19,15 +19,17 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "x86_64")]
+mod avx512_bits;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) use avx2::{avx2_code_keys, avx2_float_sums, has_avx2, with_avx2};
 #[cfg(target_arch = "x86_64")]
-pub(crate) use avx512::{
-    avx512_admitted, avx512_code_keys, avx512_float_sums, avx512_unmet, has_avx512, with_avx512,
-};
+pub(crate) use avx512::{avx512_code_keys, avx512_float_sums, has_avx512, with_avx512};
+#[cfg(target_arch = "x86_64")]
+pub(crate) use avx512_bits::{avx512_contained, avx512_ones, avx512_unmet};
 #[cfg(target_arch = "aarch64")]
 pub(crate) use neon::{neon_code_keys, neon_float_sums, prefetch};
 

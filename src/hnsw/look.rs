@@ -1,0 +1,131 @@
+//! Looks into cells: the nearest allowed nodes of those groups of nodes that are nearest to the query.
+
+use super::cells::Cells;
+use super::graph::Damaged;
+use super::kernels;
+use super::nodebits::AllowedNodes;
+use super::plan::Plan;
+use super::query::SearchError;
+use super::search::{Candidate, Scratch, Space};
+use super::spaces::CodeSpace;
+
+/// Cells that are put in order besides those that are expected to be needed.
+const FIRST: usize = 16;
+/// Codes that are on their way from memory while others are compared.
+const BATCH: usize = 24;
+
+/// The cells of an index, and the rows that are looked for in them.
+pub(crate) struct AllowedCells<'a> {
+    pub(crate) cells: Cells<'a>,
+    pub(crate) allowed: &'a AllowedNodes<'a>,
+}
+
+impl AllowedCells<'_> {
+    /// Leaves the nearest of `known` and of the allowed nodes of the nearest cells in the pool. True if these were all
+    /// cells. What is known must be in order.
+    pub(crate) fn search(
+        &self,
+        space: &CodeSpace<'_>,
+        plan: Plan<'_>,
+        known: &[Candidate],
+        scratch: &mut Scratch,
+    ) -> Result<bool, SearchError> {
+        kernels::with_instructions(
+            space.isa,
+            #[inline(always)]
+            || self.look(space, plan, known, scratch),
+        )
+    }
+
+    /// Puts the allowed nodes of a cell behind `found`. Gives how many nodes the cell has.
+    #[inline(always)]
+    fn allowed_of(&self, cell: usize, found: &mut Vec<u32>) -> Result<usize, Damaged> {
+        let mut seen = 0;
+        for layer in 0..self.cells.layers {
+            let nodes = self.cells.nodes(cell, layer);
+            if nodes.end > self.allowed.parts.node_count() {
+                return Err(Damaged { section: "cells" });
+            }
+            seen += nodes.len();
+            self.allowed.among(nodes, found);
+        }
+        Ok(seen)
+    }
+
+    /// The cells that hold so many allowed nodes, about, if the filter has nothing to do with the query.
+    fn cells_for(&self, allowed_nodes: usize) -> usize {
+        let nodes = f64::from(self.allowed.parts.node_count());
+        let cells = allowed_nodes as f64 / self.allowed.share() * self.cells.count() as f64 / nodes;
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "saturates, which is meant"
+        )]
+        let cells = cells as usize;
+        cells.min(self.cells.count())
+    }
+
+    #[inline(always)]
+    fn look(
+        &self,
+        space: &CodeSpace<'_>,
+        plan: Plan<'_>,
+        known: &[Candidate],
+        scratch: &mut Scratch,
+    ) -> Result<bool, SearchError> {
+        let Scratch {
+            pool,
+            keys,
+            nearest,
+            fresh: arriving,
+            arrived,
+            ..
+        } = scratch;
+        let first = self.cells_for(plan.patience);
+        nearest.fill(&self.cells, space, FIRST + first + first / 4, arriving);
+        pool.reset(plan.ef.max(plan.k));
+        known.iter().for_each(|&candidate| pool.push(candidate));
+        let (mut compared, mut improved, mut seen, mut reached) = (0, 0, 0, 0);
+        arriving.clear();
+        arrived.clear();
+        loop {
+            let mut last = false;
+            while arriving.len() < BATCH {
+                let Some((cell, key)) = nearest.next() else {
+                    last = true;
+                    break;
+                };
+                reached = key;
+                let before = arriving.len();
+                seen += self.allowed_of(cell, arriving)?;
+                // Cells that overlap would be looked into for ever.
+                if seen > self.allowed.parts.node_count() as usize {
+                    return Err(Damaged { section: "cells" }.into());
+                }
+                arriving[before..].iter().for_each(|&node| space.prefetch(node));
+            }
+            keys.resize(keys.len().max(arrived.len()), 0);
+            space.keys(arrived, &mut keys[..arrived.len()]);
+            for (&node, &key) in arrived.iter().zip(&*keys) {
+                compared += 1;
+                let new = Candidate::new(key, node);
+                if new < pool.threshold() && known.binary_search(&new).is_err() {
+                    if pool.candidates().get(plan.k - 1).is_none_or(|&kth| new < kth) {
+                        improved = compared;
+                    }
+                    pool.push(new);
+                }
+            }
+            let all = last && arriving.is_empty();
+            let idle = compared - improved;
+            let far = |kth: &Candidate| idle >= plan.most || plan.reach.ends(kth.key(), reached);
+            if all || idle >= plan.patience && pool.candidates().get(plan.k - 1).is_some_and(far) {
+                scratch.distances += (self.cells.count() + compared) as u64;
+                return Ok(all);
+            }
+            plan.stop.check()?;
+            std::mem::swap(arriving, arrived);
+            arriving.clear();
+        }
+    }
+}

@@ -1,0 +1,219 @@
+//! A filter in the order of the nodes.
+//!
+//! Rows that are near each other in space are anywhere in a filter's bits, and which rows a node stands for is one more
+//! place in memory. So whether a node is let in costs a cache miss or two, for each of thousands of nodes that a filtered
+//! search meets. A filter that is asked for again, by the next query, remembers: nodes that are near each other are
+//! neighbours in number, so they are found out 64 at a time. One that is asked for once only does not pay for that.
+
+use std::ops::Range;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::graph::{Le32, Parts};
+use super::kernels::{self, Isa};
+use super::rowset::RowSet;
+use super::search::NodeFilter;
+use crate::id::RowId;
+
+/// Tells indexes apart while the program runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct IndexId(u64);
+
+impl IndexId {
+    /// One that was not given before.
+    pub(crate) fn next() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        Self(NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+/// What a filter makes of the nodes of an index, as far as that is known.
+#[derive(Debug)]
+struct NodeBits {
+    /// A bit for each node: whether it is let in.
+    words: Vec<AtomicU64>,
+    /// A bit for each of the words: whether it is known.
+    known: Vec<AtomicU64>,
+}
+
+impl NodeBits {
+    fn new(parts: &Parts<'_>) -> Self {
+        let zeros = |count: usize| std::iter::repeat_with(AtomicU64::default).take(count).collect();
+        let words = parts.node_count().div_ceil(64) as usize;
+        Self {
+            words: zeros(words),
+            known: zeros(words.div_ceil(64)),
+        }
+    }
+
+    /// The bits of the 64 nodes from 64 times `place` on, if they are known.
+    #[inline(always)]
+    fn get(&self, place: usize) -> Option<u64> {
+        let known = self.known.get(place / 64)?.load(Ordering::Acquire) >> (place % 64) & 1 == 1;
+        known.then(|| self.words[place].load(Ordering::Relaxed))
+    }
+
+    fn set(&self, place: usize, bits: u64) {
+        if let (Some(word), Some(known)) = (self.words.get(place), self.known.get(place / 64)) {
+            word.store(bits, Ordering::Relaxed);
+            known.fetch_or(1 << (place % 64), Ordering::Release);
+        }
+    }
+}
+
+/// What a set of rows remembers of the nodes of the first index that it was asked about, from the second time on. Sets are
+/// equal whatever they remember, and one that changes forgets it.
+#[derive(Debug, Default)]
+pub(crate) struct Memo {
+    index: OnceLock<IndexId>,
+    bits: OnceLock<NodeBits>,
+}
+
+impl Memo {
+    /// The bits for this index, if it was asked about before.
+    fn again(&self, parts: &Parts<'_>) -> Option<&NodeBits> {
+        let mut again = true;
+        let index = self.index.get_or_init(|| {
+            again = false;
+            parts.id
+        });
+        (again && *index == parts.id).then(|| self.bits.get_or_init(|| NodeBits::new(parts)))
+    }
+}
+
+impl Clone for Memo {
+    fn clone(&self) -> Self {
+        Self::default()
+    }
+}
+
+impl PartialEq for Memo {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Memo {}
+
+/// The nodes of an index that a filter lets in.
+pub(crate) struct AllowedNodes<'a> {
+    pub(crate) parts: &'a Parts<'a>,
+    pub(crate) rows: &'a RowSet,
+    /// What is known from searches before.
+    bits: Option<&'a NodeBits>,
+    isa: Isa,
+}
+
+impl<'a> AllowedNodes<'a> {
+    pub(crate) fn new(parts: &'a Parts<'a>, rows: &'a RowSet) -> Self {
+        Self {
+            parts,
+            rows,
+            bits: rows.memo().again(parts),
+            isa: Isa::best(),
+        }
+    }
+
+    /// The share of rows that are allowed.
+    pub(crate) fn share(&self) -> f64 {
+        self.rows.count() as f64 / self.parts.row_count().max(1) as f64
+    }
+
+    /// Whether one of a node's rows is allowed. A node that has no row is, so that whoever asks for it finds out.
+    #[inline(always)]
+    pub(crate) fn admits(&self, node: u32) -> bool {
+        match self.bits {
+            Some(bits) => self.word(bits, (node / 64) as usize) >> (node % 64) & 1 == 1,
+            None if self.parts.node_rows.starts.is_empty() => {
+                let row = self.parts.node_rows.rows.get(node as usize);
+                row.is_none_or(|row| self.contains(row))
+            }
+            None => self.look_up(node..node + 1) == 1,
+        }
+    }
+
+    fn contains(&self, row: &Le32) -> bool {
+        let row = RowId::new(u64::from(u32::from_le_bytes(*row)));
+        self.rows.contains(row)
+    }
+
+    /// The bits of the 64 nodes from 64 times `place` on; 0 beyond the last node.
+    #[inline(always)]
+    fn word(&self, bits: &NodeBits, place: usize) -> u64 {
+        bits.get(place).unwrap_or_else(|| self.find_out(bits, place))
+    }
+
+    #[cold]
+    fn find_out(&self, bits: &NodeBits, place: usize) -> u64 {
+        let count = self.parts.node_count();
+        let first = u32::try_from(64 * place).unwrap_or(count).min(count);
+        let found = self.look_up(first..(first + 64).min(count));
+        bits.set(place, found);
+        found
+    }
+
+    /// The bits of up to 64 nodes, the first one's lowest.
+    fn look_up(&self, nodes: Range<u32>) -> u64 {
+        let rows = self.parts.node_rows;
+        if rows.starts.is_empty() {
+            let rows = rows.rows.get(nodes.start as usize..nodes.end as usize);
+            return kernels::contained(self.isa, rows.unwrap_or_default(), self.rows.words());
+        }
+        nodes.zip(0..64).fold(0, |bits, (node, bit)| {
+            let allowed = rows
+                .of(node)
+                .map_or(true, |rows| rows.iter().any(|row| self.contains(row)));
+            bits | u64::from(allowed) << bit
+        })
+    }
+
+    /// Puts the allowed ones of some nodes behind `found`.
+    #[inline(always)]
+    pub(crate) fn among(&self, nodes: Range<u32>, found: &mut Vec<u32>) {
+        let mut node = nodes.start;
+        while node < nodes.end {
+            let (first, end, bits) = if let Some(bits) = self.bits {
+                let first = node - node % 64;
+                let end = nodes.end.min(first + 64);
+                let bits = self.word(bits, (first / 64) as usize) >> (node - first) << (node - first);
+                let beyond = 64 - (end - first);
+                (first, end, bits << beyond >> beyond)
+            } else {
+                let end = nodes.end.min(node + 64);
+                (node, end, self.look_up(node..end))
+            };
+            let at = found.len();
+            found.resize(at + 64, 0);
+            let count = kernels::ones(self.isa, bits, first, &mut found[at..]);
+            found.truncate(at + count);
+            node = end;
+        }
+    }
+
+    /// Puts all allowed nodes behind `found`, if the filter was asked about this index before. By then it pays to know
+    /// them all, and they lie side by side. False if not.
+    pub(crate) fn all(&self, found: &mut Vec<u32>) -> bool {
+        let Some(bits) = self.bits else { return false };
+        for (place, first) in (0..bits.words.len()).zip((0..).step_by(64)) {
+            let mut ones = self.word(bits, place);
+            while ones != 0 {
+                found.push(first + ones.trailing_zeros());
+                ones &= ones - 1;
+            }
+        }
+        true
+    }
+}
+
+impl NodeFilter for AllowedNodes<'_> {
+    #[inline(always)]
+    fn keep(&self, nodes: &mut [u32]) -> usize {
+        let mut kept = 0;
+        for at in 0..nodes.len() {
+            let node = nodes[at];
+            nodes[kept] = node;
+            kept += usize::from(self.admits(node));
+        }
+        kept
+    }
+}

@@ -1,0 +1,117 @@
+//! How long to look into cells.
+//!
+//! A look ends when the last of so many rows that was among the `k` nearest is long past, and cells have come to be
+//! farther than the `k`-th nearest by a margin. Near queries are answered soon, by both; a query that is far from all that
+//! is allowed has many rows nearly as far as the nearest, and goes on for longer.
+
+use super::kernels::{CodeMetric, code_square, dot_base};
+use super::nodebits::AllowedNodes;
+use super::query::{SearchOptions, Stop};
+use super::spaces::CodeSpace;
+
+/// Allowed rows, for each of `ef`, that are compared though none of them improves the answer; and as long as cells are
+/// within reach.
+const PATIENCE: usize = 8;
+const MOST: f64 = 48.0;
+/// Where a smaller share than this is allowed there are fewer rows to find: [`MOST`] in proportion, but not less than that.
+const SCARCE: f64 = 0.2;
+const LEAST_MOST: f64 = 16.0;
+/// A smaller `ef` counts as this for both.
+const LEAST_EF: usize = 48;
+/// How far cells are within reach, by the root of the dimension: the more numbers there are, the less do distances differ.
+/// Inner products have no distance of 0: theirs is counted from the greatest product that there could be, from which all are
+/// far.
+const REACH: f64 = 1.5;
+const REACH_OF_PRODUCTS: f64 = 0.75;
+/// How many times as far, and as long, a look goes after a walk that failed.
+const DOUBT: f64 = 2.0;
+
+/// How to look into cells.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Plan<'s> {
+    /// Rows wanted.
+    pub(crate) k: usize,
+    /// Candidates kept.
+    pub(crate) ef: usize,
+    /// Allowed nodes compared, after the last that was among the `k` nearest, before the search may end.
+    pub(crate) patience: usize,
+    /// And before it ends wherever it is.
+    pub(crate) most: usize,
+    /// How far it must have come to end before that.
+    pub(crate) reach: Reach,
+    pub(crate) stop: Stop<'s>,
+}
+
+impl<'s> Plan<'s> {
+    /// For an answer as good as that of `ef` candidates.
+    pub(crate) fn new(
+        options: &SearchOptions<'s>,
+        ef: usize,
+        walk_failed: bool,
+        allowed: &AllowedNodes<'_>,
+        space: &CodeSpace<'_>,
+    ) -> Self {
+        let doubt = if walk_failed { DOUBT } else { 1.0 };
+        let counted = ef.max(LEAST_EF);
+        let most = (MOST * (allowed.share() / SCARCE).min(1.0)).max(LEAST_MOST);
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "saturates, which is meant"
+        )]
+        let most = (counted as f64 * most * doubt) as usize;
+        Self {
+            k: options.k,
+            ef: (ef - ef / 4).max(options.k.saturating_add(options.k / 2)),
+            patience: counted.saturating_mul(PATIENCE),
+            most,
+            reach: Reach::new(doubt, allowed, space),
+            stop: Stop(options.stop),
+        }
+    }
+}
+
+/// Up to where cells may hold something near: to a distance in proportion to that of the `k`-th nearest.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Reach {
+    /// The key of a row that no row can be nearer than.
+    zero: u32,
+    /// By what part of the distance of the `k`-th nearest the centre of a cell must be farther from there.
+    further: f64,
+}
+
+impl Reach {
+    fn new(times: f64, allowed: &AllowedNodes<'_>, space: &CodeSpace<'_>) -> Self {
+        let parts = allowed.parts;
+        let root = (parts.dim as f64).sqrt();
+        let (CodeMetric::Dot, Some((codebook, codes))) = (space.query.metric, parts.codes) else {
+            return Self {
+                zero: 0,
+                further: times * REACH / root,
+            };
+        };
+        let (longest, reach) = if parts.metric.ignores_length() {
+            (1.0, REACH)
+        } else {
+            (f64::from(parts.longest), REACH_OF_PRODUCTS)
+        };
+        let query = f64::from(code_square(space.query.bytes)).sqrt();
+        let greatest = query * longest / f64::from(codebook.scale);
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "saturates, which is meant"
+        )]
+        let zero = (dot_base(codes.stride) as f64 - greatest) as u32;
+        Self {
+            zero,
+            further: times * reach / root,
+        }
+    }
+
+    /// Whether a cell with this key is beyond the reach of a row with that key.
+    pub(crate) fn ends(self, kth: u32, cell: u32) -> bool {
+        let from_zero = |key: u32| f64::from(key.saturating_sub(self.zero));
+        from_zero(cell) > from_zero(kth) * (1.0 + self.further)
+    }
+}
