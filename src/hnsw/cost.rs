@@ -10,7 +10,7 @@ use super::graph::Parts;
 /// A candidate of a narrow walk, which finds most of what it looks at in the caches; and of a wide one, for each
 /// square root of its width, as memory is waited for and the sorted candidates make way for each other.
 const CANDIDATE: f64 = 22.0;
-const CANDIDATE_OF_WIDE: f64 = 1.5;
+const CANDIDATE_OF_WIDE: f64 = 1.2;
 /// A candidate whose vector is looked at in the end.
 const DECIDED: f64 = 10.0;
 /// A cell that is not looked into.
@@ -27,14 +27,18 @@ const WIDER: f64 = 0.55;
 /// How much wider than `k / share` it must be so that it hardly ever finds fewer than `k` allowed rows.
 const ENOUGH: f64 = 1.2;
 
+/// The more rows are forbidden, the likelier it is that a walk is for nothing: how likely, for all of them. More than it is
+/// by chance, as queries that are far from all that is allowed should not pay twice.
+const WASTED: f64 = 1.5;
+
 /// Deviations by which the `k`-th nearest allowed candidate may come later than expected before a walk is not believed.
 const DEVIATIONS: f64 = 1.25;
 
 /// What looking at one vector costs.
 fn vector(parts: &Parts<'_>) -> f64 {
     match parts.vectors.stored {
-        StoredVectors::F32 => 4.0,
-        StoredVectors::F16 => 8.0,
+        StoredVectors::F32 => 5.0,
+        StoredVectors::F16 => 10.0,
         StoredVectors::None => 1.0,
     }
 }
@@ -95,15 +99,14 @@ pub(crate) fn cheapest(parts: &Parts<'_>, count: u64, k: usize, ef: usize) -> Se
     let (rows, wanted) = (count as f64, ef as f64);
     let making_way = |kept: f64| kept * kept * (1.0 + (rows / kept).max(1.0).ln()) * MAKING_WAY;
     let exact = rows * vector(parts);
-    let codes = rows + making_way(wanted);
+    let codes = rows + making_way(wanted.max(1.5 * k as f64));
     let cells = parts.cells.map_or(f64::INFINITY, |cells| {
         let candidate = CANDIDATE_IN_CELLS / share(parts, count).sqrt();
         let kept = (0.75 * wanted).max(1.5 * k as f64);
         cells.count() as f64 * CELL + wanted * candidate + k as f64 * FOUND_IN_CELLS + making_way(kept)
     });
-    // The more rows are forbidden, the likelier is it that a walk is for nothing.
     let otherwise = if cells.is_finite() { cells } else { codes };
-    let wasted = (1.0 - share(parts, count)).max(0.0) * otherwise;
+    let wasted = WASTED * (1.0 - share(parts, count)).max(0.0) * otherwise;
     let graph = walk(width(parts, count, k, ef) as f64, k as f64) + wasted;
     let ways = [
         (exact, SearchWay::Exact),

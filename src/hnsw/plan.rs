@@ -23,7 +23,7 @@ const LEAST_EF: usize = 48;
 /// far.
 const REACH: f64 = 1.5;
 const REACH_OF_PRODUCTS: f64 = 0.75;
-/// How many times as far, and as long, a look goes after a walk that failed.
+/// How many times as far a look goes after a walk that failed.
 const DOUBT: f64 = 2.0;
 
 /// How to look into cells.
@@ -59,7 +59,7 @@ impl<'s> Plan<'s> {
             clippy::cast_sign_loss,
             reason = "saturates, which is meant"
         )]
-        let most = (counted as f64 * most * doubt) as usize;
+        let most = (counted as f64 * most) as usize;
         Self {
             k: options.k,
             ef: (ef - ef / 4).max(options.k.saturating_add(options.k / 2)),
