@@ -31,7 +31,7 @@ const DOUBT: f64 = 2.0;
 pub(crate) struct Plan<'s> {
     /// Rows wanted.
     pub(crate) k: usize,
-    /// Candidates kept.
+    /// Candidates kept: fewer than a walk keeps, unless all are wanted.
     pub(crate) ef: usize,
     /// Allowed nodes compared, after the last that was among the `k` nearest, before the search may end.
     pub(crate) patience: usize,
@@ -62,7 +62,11 @@ impl<'s> Plan<'s> {
         let most = (counted as f64 * most) as usize;
         Self {
             k: options.k,
-            ef: (ef - ef / 4).max(options.k.saturating_add(options.k / 2)),
+            ef: if ef == allowed.parts.node_count() as usize {
+                ef
+            } else {
+                (ef - ef / 4).max(options.k.saturating_add(options.k / 2))
+            },
             patience: counted.saturating_mul(PATIENCE),
             most,
             reach: Reach::new(doubt, allowed, space),
