@@ -6,6 +6,7 @@
 use super::config::StoredVectors;
 use super::filter::SearchWay;
 use super::graph::Parts;
+use super::plan::{kept, with_spare};
 
 /// A candidate of a narrow walk, which finds most of what it looks at in the caches; and of a wide one, for each
 /// square root of its width, as memory is waited for and the sorted candidates make way for each other.
@@ -54,7 +55,7 @@ pub(crate) fn is_exact_cheaper(parts: &Parts<'_>, k: usize, ef: usize) -> bool {
 }
 
 /// The share of rows that are allowed.
-fn share(parts: &Parts<'_>, count: u64) -> f64 {
+pub(crate) fn share(parts: &Parts<'_>, count: u64) -> f64 {
     count as f64 / parts.row_count().max(1) as f64
 }
 
@@ -97,13 +98,15 @@ pub(crate) fn width(parts: &Parts<'_>, count: u64, k: usize, ef: usize) -> usize
 /// Which way is cheapest for `count` allowed rows.
 pub(crate) fn cheapest(parts: &Parts<'_>, count: u64, k: usize, ef: usize) -> SearchWay {
     let (rows, wanted) = (count as f64, ef as f64);
-    let making_way = |kept: f64| kept * kept * (1.0 + (rows / kept).max(1.0).ln()) * MAKING_WAY;
+    let making_way = |kept: usize| {
+        let kept = kept as f64;
+        kept * kept * (1.0 + (rows / kept).max(1.0).ln()) * MAKING_WAY
+    };
     let exact = rows * vector(parts);
-    let codes = rows + making_way(wanted.max(1.5 * k as f64));
+    let codes = rows + making_way(ef.max(with_spare(k)));
     let cells = parts.cells.map_or(f64::INFINITY, |cells| {
         let candidate = CANDIDATE_IN_CELLS / share(parts, count).sqrt();
-        let kept = (0.75 * wanted).max(1.5 * k as f64);
-        cells.count() as f64 * CELL + wanted * candidate + k as f64 * FOUND_IN_CELLS + making_way(kept)
+        cells.count() as f64 * CELL + wanted * candidate + k as f64 * FOUND_IN_CELLS + making_way(kept(ef, k))
     });
     let otherwise = if cells.is_finite() { cells } else { codes };
     let wasted = WASTED * (1.0 - share(parts, count)).max(0.0) * otherwise;

@@ -15,14 +15,13 @@ use super::cost::{cheapest, enough, expected_within, width};
 use super::decide::Decide;
 use super::graph::Parts;
 use super::look::AllowedCells;
-use super::nodebits::AllowedNodes;
-use super::plan::Plan;
+use super::nodebits::{AllowedNodes, nodes_of_rows};
+use super::plan::{Plan, with_spare};
 use super::query::{Notes, Query, SearchError, SearchOptions, SearchOutcome, Stop, walk};
 use super::rounding::Rounding;
 use super::rowset::RowSet;
 use super::search::{Candidate, Scratch, Space, search_among};
 use super::spaces::{CodeSpace, Walk, with_space};
-use crate::id::RowId;
 
 /// How to search.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -76,8 +75,7 @@ pub(crate) fn search(
             return Ok(decide.finish(&notes.scratch, false));
         }
     }
-    // Codes do not order the last of the nearest quite as their vectors do.
-    let kept = ef.max(options.k.saturating_add(options.k / 2));
+    let kept = ef.max(with_spare(options.k));
     let Notes { scratch, code } = notes;
     let rounding = with_space(parts, query, code, |space| match (space, parts.cells) {
         (Walk::Codes(space, rounding), Some(cells)) if way != SearchWay::Codes => {
@@ -147,12 +145,6 @@ fn look_into_cells(
     search_among(allowed.parts.links, space, 0, allowed, plan.stop, scratch)
 }
 
-/// The nodes of the allowed rows, in the order of the rows. A node comes as often as it has allowed rows.
-fn nodes<'a>(parts: &'a Parts<'_>, allowed: &'a RowSet) -> impl Iterator<Item = (RowId, u32)> + 'a {
-    let node = |row: RowId| parts.slot_of(row.get()).filter(|&slot| slot < parts.node_count());
-    allowed.iter().filter_map(move |row| Some((row, node(row)?)))
-}
-
 /// Codes that are on their way from memory while others are compared.
 const BLOCK: usize = 32;
 
@@ -175,7 +167,7 @@ fn compare_all(
     pool.reset(kept);
     fresh.clear();
     if !allowed.all(fresh) {
-        fresh.extend(nodes(parts, allowed.rows).map(|(_, node)| node));
+        fresh.extend(nodes_of_rows(parts, allowed.rows).map(|(_, node)| node));
         // Only nodes of several rows can come twice.
         if !parts.node_rows.starts.is_empty() {
             visited.reset(parts.node_count());
@@ -185,10 +177,7 @@ fn compare_all(
     }
     keys.resize(keys.len().max(BLOCK), 0);
     let mut blocks = fresh.chunks(BLOCK).peekable();
-    blocks
-        .peek()
-        .iter()
-        .for_each(|block| block.iter().for_each(|&node| space.prefetch(node)));
+    fresh.iter().take(BLOCK).for_each(|&node| space.prefetch(node));
     while let Some(block) = blocks.next() {
         if let Some(next) = blocks.peek() {
             next.iter().for_each(|&node| space.prefetch(node));
@@ -214,7 +203,7 @@ fn exact(
 ) -> Result<SearchOutcome, SearchError> {
     let mut decide = Decide::new(parts, query, options);
     let mut block = Vec::with_capacity(BLOCK);
-    let mut nodes = nodes(parts, allowed);
+    let mut nodes = nodes_of_rows(parts, allowed);
     loop {
         Stop(options.stop).check()?;
         block.clear();

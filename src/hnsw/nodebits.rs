@@ -9,6 +9,7 @@ use std::ops::Range;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::cost;
 use super::graph::{Le32, Parts};
 use super::kernels::{self, Isa};
 use super::rowset::RowSet;
@@ -67,6 +68,8 @@ impl NodeBits {
 pub(crate) struct Memo {
     index: OnceLock<IndexId>,
     bits: OnceLock<NodeBits>,
+    /// A bit for each node of an allowed row, once all are asked for.
+    listed: OnceLock<Vec<u64>>,
 }
 
 impl Memo {
@@ -95,6 +98,15 @@ impl PartialEq for Memo {
 
 impl Eq for Memo {}
 
+/// The nodes of the allowed rows, in the order of the rows. A node comes as often as it has allowed rows.
+pub(crate) fn nodes_of_rows<'a>(
+    parts: &'a Parts<'_>,
+    allowed: &'a RowSet,
+) -> impl Iterator<Item = (RowId, u32)> + 'a {
+    let node = |row: RowId| parts.slot_of(row.get()).filter(|&slot| slot < parts.node_count());
+    allowed.iter().filter_map(move |row| Some((row, node(row)?)))
+}
+
 /// The nodes of an index that a filter lets in.
 pub(crate) struct AllowedNodes<'a> {
     pub(crate) parts: &'a Parts<'a>,
@@ -116,7 +128,7 @@ impl<'a> AllowedNodes<'a> {
 
     /// The share of rows that are allowed.
     pub(crate) fn share(&self) -> f64 {
-        self.rows.count() as f64 / self.parts.row_count().max(1) as f64
+        cost::share(self.parts, self.rows.count())
     }
 
     /// Whether one of a node's rows is allowed. A node that has no row is, so that whoever asks for it finds out.
@@ -190,12 +202,21 @@ impl<'a> AllowedNodes<'a> {
         }
     }
 
-    /// Puts all allowed nodes behind `found`, if the filter was asked about this index before. By then it pays to know
-    /// them all, and they lie side by side. False if not.
+    /// Puts the nodes of all allowed rows behind `found`, each once, if the filter was asked about this index before: by
+    /// then it pays to remember them in the order in which they lie. False if not.
     pub(crate) fn all(&self, found: &mut Vec<u32>) -> bool {
-        let Some(bits) = self.bits else { return false };
-        for (place, first) in (0..bits.words.len()).zip((0..).step_by(64)) {
-            let mut ones = self.word(bits, place);
+        if self.bits.is_none() {
+            return false;
+        }
+        let listed = self.rows.memo().listed.get_or_init(|| {
+            let mut words = vec![0; self.parts.node_count().div_ceil(64) as usize];
+            for (_, node) in nodes_of_rows(self.parts, self.rows) {
+                words[(node / 64) as usize] |= 1 << (node % 64);
+            }
+            words
+        });
+        for (&word, first) in listed.iter().zip((0..).step_by(64)) {
+            let mut ones: u64 = word;
             while ones != 0 {
                 found.push(first + ones.trailing_zeros());
                 ones &= ones - 1;

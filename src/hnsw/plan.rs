@@ -26,6 +26,16 @@ const REACH_OF_PRODUCTS: f64 = 0.75;
 /// How many times as far a look goes after a walk that failed.
 const DOUBT: f64 = 2.0;
 
+/// Rows wanted and half as many more, as codes do not order the last of the nearest quite as their vectors do.
+pub(crate) fn with_spare(k: usize) -> usize {
+    k.saturating_add(k / 2)
+}
+
+/// Candidates that a look keeps for an answer as good as that of a walk of `ef`.
+pub(crate) fn kept(ef: usize, k: usize) -> usize {
+    (ef - ef / 4).max(with_spare(k))
+}
+
 /// How to look into cells.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Plan<'s> {
@@ -65,7 +75,7 @@ impl<'s> Plan<'s> {
             ef: if ef == allowed.parts.node_count() as usize {
                 ef
             } else {
-                (ef - ef / 4).max(options.k.saturating_add(options.k / 2))
+                kept(ef, options.k)
             },
             patience: counted.saturating_mul(PATIENCE),
             most,

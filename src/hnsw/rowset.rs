@@ -8,7 +8,7 @@ use crate::id::RowId;
 /// Plain bits, one per row. A filtered search asks `contains` for every node it meets, in no order:
 /// one load and a shift here, against a search through containers in a compressed set. A million
 /// rows cost 125 kB, and a table of more rows is many files with an index each. A set that is asked
-/// about one index again remembers as many bits for its nodes.
+/// about one index again remembers up to twice as many bits for its nodes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RowSet {
     words: Vec<u64>,

@@ -34,18 +34,9 @@ fn avx512_unmet_inner(slots: &[Le32], met: &[u32], count: u32, out: &mut [u32]) 
         let linked = low_bits(u64::from(used & ((used ^ (used + 1)) >> 1)));
         let valid = _mm512_mask_cmplt_epu32_mask(linked, ids, _mm512_set1_epi32(count.cast_signed()));
         damaged |= linked ^ valid;
-        // SAFETY: lanes of `valid` hold numbers below `count`, whose words lie in `met` as asserted;
-        // the others are not read.
-        let words = unsafe {
-            _mm512_mask_i32gather_epi32::<4>(
-                _mm512_setzero_si512(),
-                valid,
-                _mm512_srli_epi32::<5>(ids),
-                met.as_ptr().cast(),
-            )
-        };
-        let bits = _mm512_sllv_epi32(_mm512_set1_epi32(1), _mm512_and_si512(ids, _mm512_set1_epi32(31)));
-        let new = _mm512_mask_testn_epi32_mask(valid, words, bits);
+        // SAFETY: lanes of `valid` hold numbers below `count`, whose words lie in `met` as asserted.
+        let old = unsafe { set_bits(valid, ids, met.as_ptr().cast()) };
+        let new = valid & !old;
         // SAFETY: `found` is at most the number of slots before these, so 16 places follow, as asserted.
         unsafe {
             _mm512_storeu_si512(
@@ -80,20 +71,9 @@ fn avx512_contained_inner(rows: &[Le32], words: &[u64]) -> u64 {
         let rows = unsafe { _mm512_maskz_loadu_epi32(mask, sixteen.as_ptr().cast()) };
         let valid = _mm512_mask_cmplt_epu32_mask(mask, rows, _mm512_set1_epi32(bits.cast_signed()));
         // SAFETY: lanes of `valid` hold numbers below the number of bits; on this little-endian machine the
-        // n-th 32 bits of the words hold the bits from 32 n on. The other lanes are not read.
-        let words = unsafe {
-            _mm512_mask_i32gather_epi32::<4>(
-                _mm512_setzero_si512(),
-                valid,
-                _mm512_srli_epi32::<5>(rows),
-                words.as_ptr().cast(),
-            )
-        };
-        let bits = _mm512_sllv_epi32(
-            _mm512_set1_epi32(1),
-            _mm512_and_si512(rows, _mm512_set1_epi32(31)),
-        );
-        found |= u64::from(_mm512_mask_test_epi32_mask(valid, words, bits)) << place;
+        // n-th 32 bits of the words hold the bits from 32 n on.
+        let set = unsafe { set_bits(valid, rows, words.as_ptr().cast()) };
+        found |= u64::from(set) << place;
     }
     found
 }
@@ -125,6 +105,24 @@ fn avx512_ones_inner(bits: u64, first: u32, out: &mut [u32]) -> usize {
         ids = _mm512_add_epi32(ids, _mm512_set1_epi32(16));
     }
     found
+}
+
+/// Those of the `valid` lanes whose number's bit is set in the words.
+///
+/// # Safety
+///
+/// The words have a bit for each number in a valid lane. The other lanes are not read.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+unsafe fn set_bits(valid: u16, numbers: __m512i, words: *const i32) -> u16 {
+    let places = _mm512_srli_epi32::<5>(numbers);
+    // SAFETY: as the caller promises.
+    let words = unsafe { _mm512_mask_i32gather_epi32::<4>(_mm512_setzero_si512(), valid, places, words) };
+    let bits = _mm512_sllv_epi32(
+        _mm512_set1_epi32(1),
+        _mm512_and_si512(numbers, _mm512_set1_epi32(31)),
+    );
+    _mm512_mask_test_epi32_mask(valid, words, bits)
 }
 
 /// The bits for 16 lanes.
