@@ -10,18 +10,20 @@ use super::plan::{kept, with_spare};
 
 /// A candidate of a narrow walk, which finds most of what it looks at in the caches; and of a wide one, for each
 /// square root of its width, as memory is waited for and the sorted candidates make way for each other.
-const CANDIDATE: f64 = 22.0;
-const CANDIDATE_OF_WIDE: f64 = 1.2;
+const CANDIDATE: f64 = 38.0;
+const CANDIDATE_OF_WIDE: f64 = 1.8;
 /// A candidate whose vector is looked at in the end.
-const DECIDED: f64 = 10.0;
+const DECIDED: f64 = 18.0;
 /// A cell that is not looked into.
-const CELL: f64 = 0.25;
+const CELL: f64 = 0.4;
 /// A candidate that is looked for in cells, for each square root of the rows for one that is allowed; and a row of the
-/// answer, as cells are looked into until none improves it.
-const CANDIDATE_IN_CELLS: f64 = 8.0;
-const FOUND_IN_CELLS: f64 = 100.0;
+/// answer, as cells are looked into until none improves it. Both if codes are long, as finding a row takes as long as
+/// comparing so many bytes.
+const CANDIDATE_IN_CELLS: f64 = 6.3;
+const FOUND_IN_CELLS: f64 = 45.0;
+const FINDING: f64 = 300.0;
 /// A code that gets among the nearest makes way for itself: for each of those.
-const MAKING_WAY: f64 = 0.02;
+const MAKING_WAY: f64 = 0.06;
 /// How much wider than `ef / share` a walk must be so that as many of the true neighbours are found: less,
 /// since a walk that is wide anyway finds nearly all of them.
 const WIDER: f64 = 0.55;
@@ -38,9 +40,9 @@ const DEVIATIONS: f64 = 1.25;
 /// What looking at one vector costs.
 fn vector(parts: &Parts<'_>) -> f64 {
     match parts.vectors.stored {
-        StoredVectors::F32 => 5.0,
-        StoredVectors::F16 => 10.0,
-        StoredVectors::None => 1.0,
+        StoredVectors::F32 => 10.0,
+        StoredVectors::F16 => 20.0,
+        StoredVectors::None => 5.0,
     }
 }
 
@@ -105,8 +107,11 @@ pub(crate) fn cheapest(parts: &Parts<'_>, count: u64, k: usize, ef: usize) -> Se
     let exact = rows * vector(parts);
     let codes = rows + making_way(ef.max(with_spare(k)));
     let cells = parts.cells.map_or(f64::INFINITY, |cells| {
+        let bytes = cells.centres.stride as f64;
         let candidate = CANDIDATE_IN_CELLS / share(parts, count).sqrt();
-        cells.count() as f64 * CELL + wanted * candidate + k as f64 * FOUND_IN_CELLS + making_way(kept(ef, k))
+        let looks = (wanted * candidate + k as f64 * FOUND_IN_CELLS) * (1.0 + FINDING / bytes);
+        let kept = kept(ef, k) as f64;
+        cells.count() as f64 * CELL + looks + kept * kept * MAKING_WAY
     });
     let otherwise = if cells.is_finite() { cells } else { codes };
     let wasted = WASTED * (1.0 - share(parts, count)).max(0.0) * otherwise;

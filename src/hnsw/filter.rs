@@ -14,6 +14,7 @@
 use super::cost::{cheapest, enough, expected_within, width};
 use super::decide::Decide;
 use super::graph::Parts;
+use super::kernels::{self, Isa, Ones};
 use super::look::AllowedCells;
 use super::nodebits::{AllowedNodes, nodes_of_rows};
 use super::plan::{Plan, with_spare};
@@ -165,8 +166,10 @@ fn compare_all(
         ..
     } = scratch;
     pool.reset(kept);
-    fresh.clear();
-    if !allowed.all(fresh) {
+    let nodes = if let Some(listed) = allowed.listed() {
+        listed
+    } else {
+        fresh.clear();
         fresh.extend(nodes_of_rows(parts, allowed.rows).map(|(_, node)| node));
         // Only nodes of several rows can come twice.
         if !parts.node_rows.starts.is_empty() {
@@ -174,22 +177,26 @@ fn compare_all(
             let kept = visited.keep_new(fresh);
             fresh.truncate(kept);
         }
-    }
+        fresh
+    };
+    let isa = Isa::best();
     keys.resize(keys.len().max(BLOCK), 0);
-    let mut blocks = fresh.chunks(BLOCK).peekable();
-    fresh.iter().take(BLOCK).for_each(|&node| space.prefetch(node));
+    let mut blocks = nodes.chunks(BLOCK).peekable();
+    nodes.iter().take(BLOCK).for_each(|&node| space.prefetch(node));
     while let Some(block) = blocks.next() {
         if let Some(next) = blocks.peek() {
             next.iter().for_each(|&node| space.prefetch(node));
         }
         let keys = &mut keys[..block.len()];
         space.keys(block, keys);
-        for (&node, &key) in block.iter().zip(&*keys) {
-            pool.push(Candidate::new(key, node));
+        // Hardly any gets in once there are some.
+        for place in Ones(kernels::at_most(isa, keys, pool.threshold().key())) {
+            let place = place as usize;
+            pool.push(Candidate::new(keys[place], block[place]));
         }
         stop.check()?;
     }
-    scratch.distances += scratch.fresh.len() as u64;
+    scratch.distances += nodes.len() as u64;
     Ok(())
 }
 

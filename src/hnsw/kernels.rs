@@ -6,6 +6,7 @@
 //! (see [`LANES`]). So an index built anywhere is the same file, and searches the same everywhere.
 
 mod portable;
+pub(crate) use portable::Ones;
 
 use std::sync::OnceLock;
 
@@ -230,6 +231,16 @@ pub(crate) fn ones(isa: Isa, bits: u64, first: u32, out: &mut [u32]) -> usize {
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512 => simd::avx512_ones(bits, first, out),
         _ => portable::ones(bits, first, out),
+    }
+}
+
+/// A bit for each of up to 64 `keys`: whether it is no greater than `limit`.
+#[inline(always)]
+pub(crate) fn at_most(isa: Isa, keys: &[u32], limit: u32) -> u64 {
+    match isa {
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 => simd::avx512_at_most(keys, limit),
+        _ => portable::at_most(keys, limit),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::cells::Cells;
 use super::graph::Damaged;
-use super::kernels;
+use super::kernels::{self, Ones};
 use super::nodebits::AllowedNodes;
 use super::plan::Plan;
 use super::query::SearchError;
@@ -37,19 +37,25 @@ impl AllowedCells<'_> {
         )
     }
 
-    /// Puts the allowed nodes of a cell behind `found`. Gives how many nodes the cell has.
+    /// Writes the allowed nodes of a cell to `found`, from place `count` on. Gives where they end, and how many nodes the
+    /// cell has.
     #[inline(always)]
-    fn allowed_of(&self, cell: usize, found: &mut Vec<u32>) -> Result<usize, Damaged> {
+    fn allowed_of(
+        &self,
+        cell: usize,
+        node_count: u32,
+        found: &mut Vec<u32>,
+        mut count: usize,
+    ) -> Result<(usize, usize), Damaged> {
         let mut seen = 0;
-        for layer in 0..self.cells.layers {
-            let nodes = self.cells.nodes(cell, layer);
-            if nodes.end > self.allowed.parts.node_count() {
+        for range in self.cells.parts(cell) {
+            if range.end > node_count {
                 return Err(Damaged { section: "cells" });
             }
-            seen += nodes.len();
-            self.allowed.among(nodes, found);
+            seen += range.len();
+            count = self.allowed.among(range, found, count);
         }
-        Ok(seen)
+        Ok((count, seen))
     }
 
     /// The cells that hold so many allowed nodes, about, if the filter has nothing to do with the query.
@@ -86,37 +92,46 @@ impl AllowedCells<'_> {
         pool.reset(plan.ef.max(plan.k));
         known.iter().for_each(|&candidate| pool.push(candidate));
         let (mut compared, mut improved, mut seen, mut reached) = (0, 0, 0, 0);
-        arriving.clear();
-        arrived.clear();
+        let node_count = self.allowed.parts.node_count();
+        let (mut coming, mut came) = (0, 0);
         loop {
             let mut last = false;
-            while arriving.len() < BATCH {
-                let Some((cell, key)) = nearest.next() else {
+            while coming < BATCH {
+                let Some((cell, key)) = nearest.next(space.isa) else {
                     last = true;
                     break;
                 };
                 reached = key;
-                let before = arriving.len();
-                seen += self.allowed_of(cell, arriving)?;
+                let before = coming;
+                let (end, members) = self.allowed_of(cell, node_count, arriving, coming)?;
+                coming = end;
+                seen += members;
                 // Cells that overlap would be looked into for ever.
-                if seen > self.allowed.parts.node_count() as usize {
+                if seen > node_count as usize {
                     return Err(Damaged { section: "cells" }.into());
                 }
-                arriving[before..].iter().for_each(|&node| space.prefetch(node));
+                arriving[before..coming]
+                    .iter()
+                    .for_each(|&node| space.prefetch(node));
             }
-            keys.resize(keys.len().max(arrived.len()), 0);
-            space.keys(arrived, &mut keys[..arrived.len()]);
-            for (&node, &key) in arrived.iter().zip(&*keys) {
-                compared += 1;
-                let new = Candidate::new(key, node);
-                if new < pool.threshold() && known.binary_search(&new).is_err() {
-                    if pool.candidates().get(plan.k - 1).is_none_or(|&kth| new < kth) {
-                        improved = compared;
+            keys.resize(keys.len().max(came), 0);
+            space.keys(&arrived[..came], &mut keys[..came]);
+            for (nodes, keys) in arrived[..came].chunks(64).zip(keys.chunks(64)) {
+                // Hardly any gets in once there are some.
+                let limit = pool.threshold().key();
+                for place in Ones(kernels::at_most(space.isa, &keys[..nodes.len()], limit)) {
+                    let place = place as usize;
+                    let new = Candidate::new(keys[place], nodes[place]);
+                    if new < pool.threshold() && known.binary_search(&new).is_err() {
+                        if pool.candidates().get(plan.k - 1).is_none_or(|&kth| new < kth) {
+                            improved = compared + place + 1;
+                        }
+                        pool.push(new);
                     }
-                    pool.push(new);
                 }
+                compared += nodes.len();
             }
-            let all = last && arriving.is_empty();
+            let all = last && coming == 0;
             let idle = compared - improved;
             let far = |kth: &Candidate| idle >= plan.most || plan.reach.ends(kth.key(), reached);
             if all || idle >= plan.patience && pool.candidates().get(plan.k - 1).is_some_and(far) {
@@ -125,7 +140,7 @@ impl AllowedCells<'_> {
             }
             plan.stop.check()?;
             std::mem::swap(arriving, arrived);
-            arriving.clear();
+            (came, coming) = (coming, 0);
         }
     }
 }

@@ -1,13 +1,13 @@
 //! The cells of an index, nearest to a query first.
 
 use super::cells::Cells;
-use super::kernels::{self, CodeMetric, QueryCode, dot_base};
+use super::kernels::{self, CodeMetric, Isa, Ones, QueryCode, dot_base};
 use super::spaces::CodeSpace;
 
 /// Keys that are looked at to find a limit.
 const SAMPLE: usize = 128;
 /// Keys that are compared with a limit at a time.
-const BLOCK: usize = 16;
+const BLOCK: usize = 64;
 /// Parts of the range of keys that are put in order: cells of one part come in any order, as which of two cells about as
 /// near is looked into first makes no difference.
 const PARTS: usize = 64;
@@ -19,7 +19,7 @@ pub(crate) struct Nearest {
     keys: Vec<u32>,
     /// Some of them, sorted.
     sample: Vec<u32>,
-    /// Keys and cells from one limit up to the next; more places than there are such.
+    /// Keys and cells from one limit up to the next.
     found: Vec<u64>,
     /// The same in order, and how many of them were given.
     order: Vec<u64>,
@@ -78,12 +78,12 @@ impl Nearest {
 
     /// The next cell, and the key of its centre.
     #[inline(always)]
-    pub(crate) fn next(&mut self) -> Option<(usize, u32)> {
+    pub(crate) fn next(&mut self, isa: Isa) -> Option<(usize, u32)> {
         while self.given == self.order.len() {
             if self.limit > u64::from(u32::MAX) {
                 return None;
             }
-            self.put_in_order();
+            self.put_in_order(isa);
         }
         let word = self.order[self.given];
         self.given += 1;
@@ -93,7 +93,7 @@ impl Nearest {
 
     /// Raises the limit, by the sample, and finds the cells below it that were not below it before.
     #[inline(always)]
-    fn put_in_order(&mut self) {
+    fn put_in_order(&mut self, isa: Isa) {
         let before = self.sample.partition_point(|&key| u64::from(key) < self.limit);
         let further = (self.more * self.sample.len()).div_ceil(self.keys.len().max(1));
         self.more = self.more.saturating_mul(2);
@@ -104,25 +104,24 @@ impl Nearest {
             .copied()
             .unwrap_or(u32::MAX);
         self.limit = u64::from(high) + 1;
-        let room = self.keys.len() + BLOCK;
-        self.found.resize(self.found.len().max(room), 0);
-        let mut count = 0;
+        self.found.clear();
         for (block, first) in self.keys.chunks(BLOCK).zip((0u64..).step_by(BLOCK)) {
-            // Most blocks have none, which is found out without a branch for each key.
-            if block.iter().fold(false, |any, &key| any | (key <= high)) {
-                for (&key, cell) in block.iter().zip(first..) {
-                    self.found[count] = u64::from(key) << 32 | cell;
-                    count += usize::from(key >= low && key <= high);
-                }
+            let mut within = kernels::at_most(isa, block, high);
+            if low > 0 && within != 0 {
+                within &= !kernels::at_most(isa, block, low - 1);
+            }
+            for place in Ones(within) {
+                let (key, cell) = (block[place as usize], first + u64::from(place));
+                self.found.push(u64::from(key) << 32 | cell);
             }
         }
-        self.sort_by_parts(count);
+        self.sort_by_parts();
     }
 
     /// Puts what was found in order, by counting how much of it falls into each part.
     #[inline(always)]
-    fn sort_by_parts(&mut self, count: usize) {
-        let found = &self.found[..count];
+    fn sort_by_parts(&mut self) {
+        let found = &self.found;
         let keys = || found.iter().map(|word| word >> 32);
         let (nearest, farthest) = (keys().min().unwrap_or(0), keys().max().unwrap_or(0));
         let bits = u64::BITS - (farthest - nearest).leading_zeros();
@@ -136,7 +135,7 @@ impl Nearest {
             ends[i + 1] += ends[i];
         }
         self.order.clear();
-        self.order.resize(count, 0);
+        self.order.resize(found.len(), 0);
         for &word in found {
             let end = &mut ends[part(word)];
             self.order[*end] = word;
@@ -149,7 +148,7 @@ impl Nearest {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::hnsw::kernels::{CodeRows, Isa};
+    use crate::hnsw::kernels::CodeRows;
     use crate::hnsw::levels::mix;
     use std::sync::OnceLock;
 
@@ -190,7 +189,7 @@ mod tests {
             for first in [1, 20, 5000] {
                 let mut nearest = Nearest::default();
                 nearest.fill(&cells, &space, first, &mut Vec::new());
-                let found: Vec<(usize, u32)> = std::iter::from_fn(|| nearest.next()).collect();
+                let found: Vec<(usize, u32)> = std::iter::from_fn(|| nearest.next(Isa::best())).collect();
                 let mut seen = vec![false; count];
                 for &(cell, key) in &found {
                     assert_eq!(key, wanted[cell]);

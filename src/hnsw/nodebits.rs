@@ -68,8 +68,8 @@ impl NodeBits {
 pub(crate) struct Memo {
     index: OnceLock<IndexId>,
     bits: OnceLock<NodeBits>,
-    /// A bit for each node of an allowed row, once all are asked for.
-    listed: OnceLock<Vec<u64>>,
+    /// The nodes of all allowed rows, ascending, once all are asked for; none if they are too many to be remembered.
+    listed: OnceLock<Box<[u32]>>,
 }
 
 impl Memo {
@@ -82,6 +82,11 @@ impl Memo {
         });
         (again && *index == parts.id).then(|| self.bits.get_or_init(|| NodeBits::new(parts)))
     }
+}
+
+/// How many nodes are remembered one by one, of a set over so many rows: an eighth, and more if they are few.
+pub(crate) fn most_listed(rows: u64) -> u64 {
+    (rows / 8).max(16_384).min(rows)
 }
 
 impl Clone for Memo {
@@ -164,7 +169,7 @@ impl<'a> AllowedNodes<'a> {
         found
     }
 
-    /// The bits of up to 64 nodes, the first one's lowest.
+    /// The bits of 1 to 64 nodes, the first one's lowest.
     fn look_up(&self, nodes: Range<u32>) -> u64 {
         let rows = self.parts.node_rows;
         if rows.starts.is_empty() {
@@ -179,50 +184,51 @@ impl<'a> AllowedNodes<'a> {
         })
     }
 
-    /// Puts the allowed ones of some nodes behind `found`.
+    /// The bits of 1 to 64 nodes, the first one's lowest.
     #[inline(always)]
-    pub(crate) fn among(&self, nodes: Range<u32>, found: &mut Vec<u32>) {
-        let mut node = nodes.start;
-        while node < nodes.end {
-            let (first, end, bits) = if let Some(bits) = self.bits {
-                let first = node - node % 64;
-                let end = nodes.end.min(first + 64);
-                let bits = self.word(bits, (first / 64) as usize) >> (node - first) << (node - first);
-                let beyond = 64 - (end - first);
-                (first, end, bits << beyond >> beyond)
-            } else {
-                let end = nodes.end.min(node + 64);
-                (node, end, self.look_up(node..end))
-            };
-            let at = found.len();
-            found.resize(at + 64, 0);
-            let count = kernels::ones(self.isa, bits, first, &mut found[at..]);
-            found.truncate(at + count);
-            node = end;
+    fn bits_of(&self, nodes: Range<u32>) -> u64 {
+        let Some(bits) = self.bits else {
+            return self.look_up(nodes);
+        };
+        let (place, shift, count) = ((nodes.start / 64) as usize, nodes.start % 64, nodes.len());
+        let mut found = self.word(bits, place) >> shift;
+        if shift as usize + count > 64 {
+            found |= self.word(bits, place + 1) << (64 - shift);
         }
+        found & u64::MAX >> (64 - count)
     }
 
-    /// Puts the nodes of all allowed rows behind `found`, each once, if the filter was asked about this index before: by
-    /// then it pays to remember them in the order in which they lie. False if not.
-    pub(crate) fn all(&self, found: &mut Vec<u32>) -> bool {
-        if self.bits.is_none() {
-            return false;
-        }
-        let listed = self.rows.memo().listed.get_or_init(|| {
-            let mut words = vec![0; self.parts.node_count().div_ceil(64) as usize];
-            for (_, node) in nodes_of_rows(self.parts, self.rows) {
-                words[(node / 64) as usize] |= 1 << (node % 64);
+    /// Writes the allowed ones of some nodes to `found`, from place `count` on, and makes room there. Gives where they end.
+    #[inline(always)]
+    pub(crate) fn among(&self, nodes: Range<u32>, found: &mut Vec<u32>, mut count: usize) -> usize {
+        let mut node = nodes.start;
+        while node < nodes.end {
+            let end = nodes.end.min(node + 64);
+            let bits = self.bits_of(node..end);
+            if found.len() < count + 64 {
+                found.resize(count + 128, 0);
             }
-            words
-        });
-        for (&word, first) in listed.iter().zip((0..).step_by(64)) {
-            let mut ones: u64 = word;
-            while ones != 0 {
-                found.push(first + ones.trailing_zeros());
-                ones &= ones - 1;
-            }
+            count += kernels::ones(self.isa, bits, node, &mut found[count..]);
+            node = end;
         }
-        true
+        count
+    }
+
+    /// The nodes of all allowed rows, ascending, each once, if the filter was asked about this index before and they are
+    /// not too many: by then it pays to remember them in the order in which they lie.
+    pub(crate) fn listed(&self) -> Option<&'a [u32]> {
+        let few = self.rows.count() <= most_listed(self.parts.row_count());
+        (self.bits.is_some() && few).then(|| {
+            let listed = self.rows.memo().listed.get_or_init(|| {
+                let mut nodes: Vec<u32> = nodes_of_rows(self.parts, self.rows)
+                    .map(|(_, node)| node)
+                    .collect();
+                nodes.sort_unstable();
+                nodes.dedup();
+                nodes.into_boxed_slice()
+            });
+            &**listed
+        })
     }
 }
 

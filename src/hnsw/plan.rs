@@ -12,7 +12,7 @@ use super::spaces::CodeSpace;
 /// Allowed rows, for each of `ef`, that are compared though none of them improves the answer; and as long as cells are
 /// within reach.
 const PATIENCE: usize = 8;
-const MOST: f64 = 48.0;
+const MOST: f64 = 54.0;
 /// Where a smaller share than this is allowed there are fewer rows to find: [`MOST`] in proportion, but not less than that.
 const SCARCE: f64 = 0.2;
 const LEAST_MOST: f64 = 16.0;
@@ -33,7 +33,7 @@ pub(crate) fn with_spare(k: usize) -> usize {
 
 /// Candidates that a look keeps for an answer as good as that of a walk of `ef`.
 pub(crate) fn kept(ef: usize, k: usize) -> usize {
-    (ef - ef / 4).max(with_spare(k))
+    (ef / 2).max(with_spare(k))
 }
 
 /// How to look into cells.

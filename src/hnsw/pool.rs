@@ -10,6 +10,7 @@ impl Candidate {
         Self(u64::from(key) << 32 | u64::from(node) << 1)
     }
 
+    #[inline(always)]
     pub(crate) fn key(self) -> u32 {
         u32::try_from(self.0 >> 32).expect("32 bits")
     }

@@ -1,6 +1,7 @@
 //! A set of rows, as a filter hands it to a search.
 
-use super::nodebits::Memo;
+use super::kernels::Ones;
+use super::nodebits::{Memo, most_listed};
 use crate::id::RowId;
 
 /// A set of [`RowId`]s below a known number of rows.
@@ -8,7 +9,7 @@ use crate::id::RowId;
 /// Plain bits, one per row. A filtered search asks `contains` for every node it meets, in no order:
 /// one load and a shift here, against a search through containers in a compressed set. A million
 /// rows cost 125 kB, and a table of more rows is many files with an index each. A set that is asked
-/// about one index again remembers up to twice as many bits for its nodes.
+/// about one index again remembers as many bits for its nodes, and may list them if they are few.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RowSet {
     words: Vec<u64>,
@@ -110,6 +111,12 @@ impl RowSet {
         &self.memo
     }
 
+    /// The bytes of memory that a set over so many rows takes at most, with what it remembers of the nodes of an index: for
+    /// caches of filters.
+    pub fn most_bytes(rows: u64) -> u64 {
+        rows / 8 * 2 + rows / 512 + 4 * most_listed(rows) + 256
+    }
+
     fn recount(&mut self) {
         self.memo = Memo::default();
         self.count = self.words.iter().map(|bits| u64::from(bits.count_ones())).sum();
@@ -155,19 +162,4 @@ fn word(row: u64) -> usize {
 
 fn row_at(word: usize, bit: u32) -> RowId {
     RowId::new(word as u64 * 64 + u64::from(bit))
-}
-
-/// The places of the ones of a word, ascending.
-struct Ones(u64);
-
-impl Iterator for Ones {
-    type Item = u32;
-
-    fn next(&mut self) -> Option<u32> {
-        let bit = self.0.trailing_zeros();
-        (self.0 != 0).then(|| {
-            self.0 &= self.0 - 1;
-            bit
-        })
-    }
 }

@@ -161,9 +161,9 @@ impl Weighter<FilterKey, Bitmap> for Bytes {
     }
 }
 
-/// What a bitmap over so many rows takes, roughly, with what it remembers of the nodes of an index.
+/// What a bitmap over so many rows takes, with what it remembers of the nodes of an index.
 fn weight(rows: u64) -> usize {
-    usize::try_from(rows / 8 * 3 + rows / 512 + 256).unwrap_or(usize::MAX)
+    usize::try_from(RowSet::most_bytes(rows)).unwrap_or(usize::MAX)
 }
 
 impl FilterCache {

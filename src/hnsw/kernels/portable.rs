@@ -28,13 +28,40 @@ pub(crate) fn contained(rows: &[Le32], words: &[u64]) -> u64 {
 }
 
 #[inline(always)]
-pub(crate) fn ones(mut bits: u64, first: u32, out: &mut [u32]) -> usize {
+pub(crate) fn ones(bits: u64, first: u32, out: &mut [u32]) -> usize {
     let count = bits.count_ones() as usize;
-    for place in &mut out[..count] {
-        *place = first + bits.trailing_zeros();
-        bits &= bits - 1;
+    for (place, bit) in out[..count].iter_mut().zip(Ones(bits)) {
+        *place = first + bit;
     }
     count
+}
+
+/// The places of the ones of a word, ascending.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ones(pub(crate) u64);
+
+impl Iterator for Ones {
+    type Item = u32;
+
+    #[inline(always)]
+    fn next(&mut self) -> Option<u32> {
+        let bit = self.0.trailing_zeros();
+        (self.0 != 0).then(|| {
+            self.0 &= self.0 - 1;
+            bit
+        })
+    }
+}
+
+#[inline(always)]
+pub(crate) fn at_most(keys: &[u32], limit: u32) -> u64 {
+    // Most often there is none, which is found out for many keys at once.
+    if !keys.iter().fold(false, |any, &key| any | (key <= limit)) {
+        return 0;
+    }
+    keys.iter()
+        .zip(0..64)
+        .fold(0, |bits, (&key, place)| bits | u64::from(key <= limit) << place)
 }
 
 pub(crate) fn code_keys(query: QueryCode<'_>, codes: CodeRows<'_>, ids: &[u32], keys: &mut [u32]) {

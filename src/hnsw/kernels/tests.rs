@@ -48,6 +48,54 @@ fn every_code_kernel_agrees_with_its_plain_twin() {
 }
 
 #[test]
+fn code_kernels_agree_near_the_query_and_where_one_difference_is_great() {
+    for dim in [17, 64, 100, 128, 200] {
+        let query: Vec<u8> = (60..65).cycle().take(dim).collect();
+        for rows in 1..=9 {
+            // All are near; then each place of each row in turn is not, by 127, 128 or more.
+            let near: Vec<u8> = query.iter().map(|&q| q + 3).cycle().take(rows * dim).collect();
+            let changes = (0..rows * dim)
+                .step_by(29)
+                .flat_map(|at| [187, 188, 189, 255].map(|byte| (at, byte)));
+            for (at, byte) in changes {
+                let mut codes = near.clone();
+                codes[at] = byte;
+                for metric in [CodeMetric::Squared, CodeMetric::Dot] {
+                    let plain = keys(Isa::Portable, metric, &query, &codes);
+                    for isa in Isa::available() {
+                        let found = keys(isa, metric, &query, &codes);
+                        assert_eq!(found, plain, "{isa:?} {metric:?} dim {dim}, {byte} at {at}");
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn every_kernel_finds_the_same_keys_at_most() {
+    let keys: Vec<u32> = (0..64)
+        .map(|i| u32::try_from(mix(i) >> 32).expect("32 bits"))
+        .chain([u32::MAX, 0, 7])
+        .collect();
+    for count in 0..=64 {
+        for limit in [0, 7, keys[3], u32::MAX / 2, u32::MAX - 1, u32::MAX] {
+            let keys = &keys[keys.len() - count..];
+            let wanted = (0..)
+                .zip(keys)
+                .fold(0, |bits, (place, &key)| bits | u64::from(key <= limit) << place);
+            for isa in Isa::available() {
+                assert_eq!(
+                    at_most(isa, keys, limit),
+                    wanted,
+                    "{isa:?}, {count} keys, {limit}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
 fn every_kernel_finds_the_same_unmet_nodes() {
     let count = 1000;
     let met: Vec<u32> = (0..32)

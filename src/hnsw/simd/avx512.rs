@@ -33,85 +33,163 @@ pub(crate) fn avx512_code_keys(query: QueryCode<'_>, codes: CodeRows<'_>, ids: &
     }
 }
 
-/// Four keys at a time; the last row comes again to fill a four.
+/// Four keys at a time; the greatest id comes again to fill a four. The rows are found by their addresses once the greatest
+/// id was looked at: to ask for each took a fifteenth of a look into cells.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 fn avx512_keys<const DOT: bool>(query: QueryCode<'_>, codes: CodeRows<'_>, ids: &[u32], keys: &mut [u32]) {
-    let (fours, rest) = ids.as_chunks::<4>();
-    let (key_fours, key_rest) = keys.as_chunks_mut::<4>();
-    for (ids, keys) in fours.iter().zip(key_fours) {
-        *keys = avx512_four_keys::<DOT>(query, codes, ids);
-    }
-    if let Some(&last) = rest.last() {
-        let mut ids = [last; 4];
-        ids[..rest.len()].copy_from_slice(rest);
-        let sums = avx512_four_keys::<DOT>(query, codes, &ids);
-        key_rest.copy_from_slice(&sums[..key_rest.len()]);
-    }
-}
-
-/// The keys of four rows. (Loops, not `map`: that would not be compiled for these instructions.)
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-fn avx512_four_keys<const DOT: bool>(query: QueryCode<'_>, codes: CodeRows<'_>, ids: &[u32; 4]) -> [u32; 4] {
-    let (q_blocks, q_rest) = query.bytes.as_chunks::<64>();
-    let [a, b, c, d] = [
-        codes.row(ids[0]),
-        codes.row(ids[1]),
-        codes.row(ids[2]),
-        codes.row(ids[3]),
-    ];
-    let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<64>(), b.as_chunks::<64>());
-    let ((c, c_rest), (d, d_rest)) = (c.as_chunks::<64>(), d.as_chunks::<64>());
-    let mut sums = [[_mm512_setzero_si512(); 4]; 2];
-    for ((((q, a), b), c), d) in q_blocks.iter().zip(a).zip(b).zip(c).zip(d) {
-        avx512_add_codes::<DOT>(load(q), [load(a), load(b), load(c), load(d)], &mut sums);
-    }
-    if !q_rest.is_empty() {
-        let rows = [
-            load_rest(a_rest),
-            load_rest(b_rest),
-            load_rest(c_rest),
-            load_rest(d_rest),
-        ];
-        avx512_add_codes::<DOT>(load_rest(q_rest), rows, &mut sums);
-    }
-    let [first, odds] = sums;
-    if !DOT {
-        let mut both = first;
-        for i in 0..4 {
-            both[i] = _mm512_add_epi32(_mm512_slli_epi32::<1>(first[i]), odds[i]);
-        }
-        return avx512_reduce(both);
-    }
+    let (stride, bytes) = (codes.stride, codes.bytes);
+    let most = ids.iter().fold(0, |most, &id| most.max(id));
+    let end = if ids.is_empty() {
+        0
+    } else {
+        (most as usize + 1) * stride
+    };
+    assert!(end <= bytes.len(), "a row for each id");
+    assert!(query.bytes.len() == stride, "a query as long as a row");
+    let (whole, rest) = (stride - stride % 64, ones(stride % 64));
+    let query_at = query.bytes.as_ptr();
     // With a unsigned and b - 128 signed: Σ(a-128)(b-128) = Σa(b-128) - 128 Σ(b-128).
-    let base = dot_base(query.bytes.len()) + 128 * i64::from(query.total);
-    let mut keys = avx512_reduce(first);
-    for key in &mut keys {
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "0 to 2 base"
-        )]
-        let small = (base - i64::from(key.cast_signed())) as u32;
-        *key = small;
+    let base = if DOT {
+        dot_base(stride) + 128 * i64::from(query.total)
+    } else {
+        0
+    };
+    let (fours, others) = ids.as_chunks::<4>();
+    let (key_fours, other_keys) = keys.as_chunks_mut::<4>();
+    let other = |i: usize| others.get(i).copied().unwrap_or(most);
+    let filled = [other(0), other(1), other(2), most];
+    for place in 0..ids.len().div_ceil(4) {
+        let ids = fours.get(place).unwrap_or(&filled);
+        // SAFETY: rows up to the greatest, which ends in the bytes as asserted.
+        let row = |i: usize| unsafe { bytes.as_ptr().add(ids[i] as usize * stride) };
+        let rows = [row(0), row(1), row(2), row(3)];
+        let (mut sums, mut differences) = ([_mm512_setzero_si512(); 4], _mm512_setzero_si512());
+        let mut at = 0;
+        while at < whole {
+            // SAFETY: a row and the query have 64 bytes here, as `at` is a multiple of 64 before `whole`.
+            let (q, x) = unsafe { (_mm512_loadu_si512(query_at.add(at).cast()), blocks_at(rows, at)) };
+            avx512_add_codes::<DOT>(q, x, &mut sums, &mut differences);
+            at += 64;
+        }
+        if rest != 0 {
+            // SAFETY: masked bytes are not read, and the mask has a bit for each byte from `whole` on.
+            let (q, x) = unsafe {
+                let q = _mm512_maskz_loadu_epi8(rest, query_at.add(whole).cast());
+                (q, rests_at(rows, whole, rest))
+            };
+            avx512_add_codes::<DOT>(q, x, &mut sums, &mut differences);
+        }
+        let mut found = avx512_reduce(sums);
+        if DOT {
+            for key in &mut found {
+                #[expect(
+                    clippy::cast_possible_truncation,
+                    clippy::cast_sign_loss,
+                    reason = "0 to 2 base"
+                )]
+                let small = (base - i64::from(key.cast_signed())) as u32;
+                *key = small;
+            }
+        } else if _mm512_movepi8_mask(differences) != 0 {
+            found = avx512_four_far_keys(query, codes, ids);
+        }
+        match key_fours.get_mut(place) {
+            Some(keys) => *keys = found,
+            None => other_keys
+                .iter_mut()
+                .zip(found)
+                .for_each(|(key, found)| *key = found),
+        }
     }
-    keys
 }
 
-/// Adds what 64 bytes of the query and of four rows give.
+/// 64 bytes of each row, `at` bytes from where it begins.
+///
+/// # Safety
+///
+/// The rows have these bytes.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-fn avx512_add_codes<const DOT: bool>(q: __m512i, rows: [__m512i; 4], sums: &mut [[__m512i; 4]; 2]) {
+unsafe fn blocks_at([a, b, c, d]: [*const u8; 4], at: usize) -> [__m512i; 4] {
+    // SAFETY: as the caller promises.
+    unsafe {
+        [
+            _mm512_loadu_si512(a.add(at).cast()),
+            _mm512_loadu_si512(b.add(at).cast()),
+            _mm512_loadu_si512(c.add(at).cast()),
+            _mm512_loadu_si512(d.add(at).cast()),
+        ]
+    }
+}
+
+/// The bytes of each row for which the mask has a bit, `at` bytes from where it begins; zeros else.
+///
+/// # Safety
+///
+/// The rows have these bytes.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+unsafe fn rests_at([a, b, c, d]: [*const u8; 4], at: usize, mask: u64) -> [__m512i; 4] {
+    // SAFETY: as the caller promises.
+    unsafe {
+        [
+            _mm512_maskz_loadu_epi8(mask, a.add(at).cast()),
+            _mm512_maskz_loadu_epi8(mask, b.add(at).cast()),
+            _mm512_maskz_loadu_epi8(mask, c.add(at).cast()),
+            _mm512_maskz_loadu_epi8(mask, d.add(at).cast()),
+        ]
+    }
+}
+
+/// Adds what 64 bytes of the query and of four rows give. The instruction multiplies an unsigned by a signed byte, so squares
+/// are right if no difference is 128 or more, which their highest bits tell.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+fn avx512_add_codes<const DOT: bool>(
+    q: __m512i,
+    rows: [__m512i; 4],
+    sums: &mut [__m512i; 4],
+    differences: &mut __m512i,
+) {
     // Where a row's bytes beyond its end are 0, what `q` holds there does not matter.
     let signed = _mm512_xor_si512(q, _mm512_set1_epi8(-128));
     for i in 0..4 {
         if DOT {
-            sums[0][i] = _mm512_dpbusd_epi32(sums[0][i], rows[i], signed);
+            sums[i] = _mm512_dpbusd_epi32(sums[i], rows[i], signed);
         } else {
-            (sums[0][i], sums[1][i]) = avx512_square(q, rows[i], sums[0][i], sums[1][i]);
+            let d = avx512_difference(q, rows[i]);
+            *differences = _mm512_or_si512(*differences, d);
+            sums[i] = _mm512_dpbusd_epi32(sums[i], d, d);
         }
     }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+fn avx512_difference(a: __m512i, b: __m512i) -> __m512i {
+    _mm512_or_si512(_mm512_subs_epu8(a, b), _mm512_subs_epu8(b, a))
+}
+
+/// The squared differences of four rows, however great: `d = 2h + o` is squared as `2(d h) + d o`. (Loops, not `map`: that
+/// would not be compiled for these instructions.)
+#[cold]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+fn avx512_four_far_keys(query: QueryCode<'_>, codes: CodeRows<'_>, ids: &[u32; 4]) -> [u32; 4] {
+    let (q_blocks, q_rest) = query.bytes.as_chunks::<64>();
+    let mut both = [_mm512_setzero_si512(); 4];
+    for i in 0..4 {
+        let (blocks, rest) = codes.row(ids[i]).as_chunks::<64>();
+        let (mut halves, mut odds) = (_mm512_setzero_si512(), _mm512_setzero_si512());
+        for (q, x) in q_blocks.iter().zip(blocks) {
+            (halves, odds) = avx512_square(load(q), load(x), halves, odds);
+        }
+        if !q_rest.is_empty() {
+            (halves, odds) = avx512_square(load_rest(q_rest), load_rest(rest), halves, odds);
+        }
+        both[i] = _mm512_add_epi32(_mm512_slli_epi32::<1>(halves), odds);
+    }
+    avx512_reduce(both)
 }
 
 /// The sums of the lanes of four vectors.
@@ -134,7 +212,7 @@ fn avx512_reduce([a, b, c, d]: [__m512i; 4]) -> [u32; 4] {
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 fn avx512_square(a: __m512i, b: __m512i, halves: __m512i, odds: __m512i) -> (__m512i, __m512i) {
-    let d = _mm512_or_si512(_mm512_subs_epu8(a, b), _mm512_subs_epu8(b, a));
+    let d = avx512_difference(a, b);
     let h = _mm512_and_si512(_mm512_srli_epi16::<1>(d), _mm512_set1_epi8(0x7F));
     let o = _mm512_and_si512(d, _mm512_set1_epi8(1));
     (_mm512_dpbusd_epi32(halves, d, h), _mm512_dpbusd_epi32(odds, d, o))

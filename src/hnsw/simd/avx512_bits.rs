@@ -107,6 +107,27 @@ fn avx512_ones_inner(bits: u64, first: u32, out: &mut [u32]) -> usize {
     found
 }
 
+/// A bit for each of the first 64 of `keys`: whether it is no greater than `limit`.
+#[inline]
+pub(crate) fn avx512_at_most(keys: &[u32], limit: u32) -> u64 {
+    // SAFETY: called for `Isa::Avx512` only, which is listed only if `has_avx512`.
+    unsafe { avx512_at_most_inner(keys, limit) }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+fn avx512_at_most_inner(keys: &[u32], limit: u32) -> u64 {
+    let limit = _mm512_set1_epi32(limit.cast_signed());
+    let mut found = 0;
+    for (sixteen, place) in keys.chunks(16).zip((0..64).step_by(16)) {
+        let mask = low_bits(ones(sixteen.len()));
+        // SAFETY: masked lanes are not read, and the mask has a bit for each key.
+        let keys = unsafe { _mm512_maskz_loadu_epi32(mask, sixteen.as_ptr().cast()) };
+        found |= u64::from(_mm512_mask_cmple_epu32_mask(mask, keys, limit)) << place;
+    }
+    found
+}
+
 /// Those of the `valid` lanes whose number's bit is set in the words.
 ///
 /// # Safety

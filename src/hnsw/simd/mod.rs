@@ -5,9 +5,10 @@
 //! - *An instruction that the machine lacks.* The public functions of this folder are called only for an
 //!   [`Isa`](super::kernels::Isa) that [`Isa::available`](super::kernels::Isa::available) lists, which asks
 //!   the processor.
-//! - *A read outside of a slice.* Every load takes its address from a slice that was cut to the length of
-//!   the load just before (`chunks_exact`, `as_chunks`), or is masked to the bytes that remain. No load
-//!   needs alignment.
+//! - *A read outside of a slice.* A load takes its address from a slice that was cut to the length of the load
+//!   just before (`chunks_exact`, `as_chunks`), or is masked to the bytes that remain. AVX-512's comparisons of
+//!   codes take addresses of rows, after asking whether the last of them ends in its slice. No load needs
+//!   alignment.
 //!
 //! Nothing is written through a pointer, except to local arrays.
 #![expect(
@@ -29,7 +30,7 @@ pub(crate) use avx2::{avx2_code_keys, avx2_float_sums, has_avx2, with_avx2};
 #[cfg(target_arch = "x86_64")]
 pub(crate) use avx512::{avx512_code_keys, avx512_float_sums, has_avx512, with_avx512};
 #[cfg(target_arch = "x86_64")]
-pub(crate) use avx512_bits::{avx512_contained, avx512_ones, avx512_unmet};
+pub(crate) use avx512_bits::{avx512_at_most, avx512_contained, avx512_ones, avx512_unmet};
 #[cfg(target_arch = "aarch64")]
 pub(crate) use neon::{neon_code_keys, neon_float_sums, prefetch};
 
