@@ -22,6 +22,8 @@ const CELL: f64 = 0.4;
 const CANDIDATE_IN_CELLS: f64 = 6.3;
 const FOUND_IN_CELLS: f64 = 45.0;
 const FINDING: f64 = 300.0;
+/// An allowed row, if most are looked for.
+const ROW_IN_CELLS: f64 = 4.0;
 /// A code that gets among the nearest makes way for itself: for each of those.
 const MAKING_WAY: f64 = 0.06;
 /// How much wider than `ef / share` a walk must be so that as many of the true neighbours are found: less,
@@ -109,7 +111,8 @@ pub(crate) fn cheapest(parts: &Parts<'_>, count: u64, k: usize, ef: usize) -> Se
     let cells = parts.cells.map_or(f64::INFINITY, |cells| {
         let bytes = cells.centres.stride as f64;
         let candidate = CANDIDATE_IN_CELLS / share(parts, count).sqrt();
-        let looks = (wanted * candidate + k as f64 * FOUND_IN_CELLS) * (1.0 + FINDING / bytes);
+        let found = (wanted * candidate + k as f64 * FOUND_IN_CELLS) * (1.0 + FINDING / bytes);
+        let looks = found.min(rows * ROW_IN_CELLS);
         let kept = kept(ef, k) as f64;
         cells.count() as f64 * CELL + looks + kept * kept * MAKING_WAY
     });
