@@ -144,18 +144,6 @@ impl Cells<'_> {
         })
     }
 
-    /// The nodes of a cell, those of each highest layer.
-    #[inline(always)]
-    pub(crate) fn parts(&self, cell: usize) -> impl Iterator<Item = Range<u32>> {
-        let layers = self.layers;
-        let (starts, ends) = self.starts[cell * layers..][..2 * layers].split_at(layers);
-        let number = |start: &Le32| u32::from_le_bytes(*start);
-        starts
-            .iter()
-            .zip(ends)
-            .map(move |(start, end)| number(start)..number(end))
-    }
-
     /// The nodes of a cell whose highest layer this is.
     pub(crate) fn nodes(&self, cell: usize, layer: usize) -> Range<u32> {
         let start = |cell| u32::from_le_bytes(self.starts[cell * self.layers + layer]);

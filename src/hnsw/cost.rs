@@ -19,7 +19,7 @@ const CELL: f64 = 0.4;
 /// A candidate that is looked for in cells, for each square root of the rows for one that is allowed; and a row of the
 /// answer, as cells are looked into until none improves it. Both if codes are long, as finding a row takes as long as
 /// comparing so many bytes.
-const CANDIDATE_IN_CELLS: f64 = 6.3;
+const CANDIDATE_IN_CELLS: f64 = 6.0;
 const FOUND_IN_CELLS: f64 = 45.0;
 const FINDING: f64 = 300.0;
 /// An allowed row, if most are looked for.

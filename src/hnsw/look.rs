@@ -48,7 +48,8 @@ impl AllowedCells<'_> {
         mut count: usize,
     ) -> Result<(usize, usize), Damaged> {
         let mut seen = 0;
-        for range in self.cells.parts(cell) {
+        for layer in 0..self.cells.layers {
+            let range = self.cells.nodes(cell, layer);
             if range.end > node_count {
                 return Err(Damaged { section: "cells" });
             }
