@@ -16,10 +16,10 @@ const CANDIDATE_OF_WIDE: f64 = 1.8;
 const DECIDED: f64 = 18.0;
 /// A cell that is not looked into.
 const CELL: f64 = 0.4;
-/// A candidate that is looked for in cells, for each square root of the rows for one that is allowed; and a row of the
+/// A candidate that is looked for in cells, for each cube root of the rows for one that is allowed; and a row of the
 /// answer, as cells are looked into until none improves it. Both if codes are long, as finding a row takes as long as
 /// comparing so many bytes.
-const CANDIDATE_IN_CELLS: f64 = 6.0;
+const CANDIDATE_IN_CELLS: f64 = 5.8;
 const FOUND_IN_CELLS: f64 = 45.0;
 const FINDING: f64 = 300.0;
 /// An allowed row, if most are looked for.
@@ -110,7 +110,7 @@ pub(crate) fn cheapest(parts: &Parts<'_>, count: u64, k: usize, ef: usize) -> Se
     let codes = rows + making_way(ef.max(with_spare(k)));
     let cells = parts.cells.map_or(f64::INFINITY, |cells| {
         let bytes = cells.centres.stride as f64;
-        let candidate = CANDIDATE_IN_CELLS / share(parts, count).sqrt();
+        let candidate = CANDIDATE_IN_CELLS / share(parts, count).cbrt();
         let found = (wanted * candidate + k as f64 * FOUND_IN_CELLS) * (1.0 + FINDING / bytes);
         let looks = found.min(rows * ROW_IN_CELLS);
         let kept = kept(ef, k) as f64;

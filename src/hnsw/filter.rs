@@ -78,20 +78,29 @@ pub(crate) fn search(
     }
     let kept = ef.max(with_spare(options.k));
     let Notes { scratch, code } = notes;
-    let rounding = with_space(parts, query, code, |space| match (space, parts.cells) {
-        (Walk::Codes(space, rounding), Some(cells)) if way != SearchWay::Codes => {
-            let cells = AllowedCells {
-                cells,
-                allowed: nodes,
-            };
-            let plan = Plan::new(options, ef, way == SearchWay::Graph, nodes, space);
-            look_into_cells(&cells, space, plan, &known, scratch).map(|()| rounding)
+    let in_cells = parts
+        .cells
+        .filter(|_| way != SearchWay::Codes)
+        .map(|cells| AllowedCells {
+            listed: nodes.by_cell(&cells),
+            allowed: nodes,
+            cells,
+        });
+    let plan = |codes: &CodeSpace<'_>| Plan::new(options, ef, way == SearchWay::Graph, nodes, codes);
+    let rounding = with_space(parts, query, code, |space| match (space, in_cells) {
+        (Walk::Codes(codes, rounding), Some(cells)) => {
+            look_into_cells(&cells, codes, codes, plan(codes), &known, scratch).map(|()| rounding)
         }
-        (Walk::Codes(space, rounding), _) => {
-            compare_all(space, nodes, kept, Stop(options.stop), scratch).map(|()| rounding)
+        (Walk::Codes(codes, rounding), None) => {
+            compare_all(codes, nodes, kept, Stop(options.stop), scratch).map(|()| rounding)
         }
-        (Walk::Floats(space), _) => {
-            compare_all(space, nodes, kept, Stop(options.stop), scratch).map(|()| Rounding::default())
+        // Distances from the code that is nearest to the query are none from the query, but order cells much as those do.
+        (Walk::Floats(rows, Some(codes)), Some(cells)) => {
+            let plan = plan(codes).without_reach();
+            look_into_cells(&cells, codes, rows, plan, &known, scratch).map(|()| Rounding::default())
+        }
+        (Walk::Floats(rows, _), _) => {
+            compare_all(rows, nodes, kept, Stop(options.stop), scratch).map(|()| Rounding::default())
         }
     })?;
     decide.candidates(scratch.pool.candidates(), rounding, Some(allowed))?;
@@ -133,17 +142,18 @@ fn walk_wider(
 /// beyond a cell's edge is a neighbour of what lies within.
 fn look_into_cells(
     cells: &AllowedCells<'_>,
-    space: &CodeSpace<'_>,
+    codes: &CodeSpace<'_>,
+    rows: &impl Space,
     plan: Plan<'_>,
     known: &[Candidate],
     scratch: &mut Scratch,
 ) -> Result<(), SearchError> {
     let allowed = cells.allowed;
-    let all = cells.search(space, plan, known, scratch)?;
+    let all = cells.search(codes, rows, plan, known, scratch)?;
     if all || allowed.rows.count().saturating_mul(100) < allowed.parts.row_count() * CONNECTED {
         return Ok(());
     }
-    search_among(allowed.parts.links, space, 0, allowed, plan.stop, scratch)
+    search_among(allowed.parts.links, rows, 0, allowed, plan.stop, scratch)
 }
 
 /// Codes that are on their way from memory while others are compared.

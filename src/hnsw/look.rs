@@ -3,6 +3,7 @@
 use super::cells::Cells;
 use super::graph::Damaged;
 use super::kernels::{self, Ones};
+use super::listed::Listed;
 use super::nodebits::AllowedNodes;
 use super::plan::Plan;
 use super::query::SearchError;
@@ -18,22 +19,25 @@ const BATCH: usize = 24;
 pub(crate) struct AllowedCells<'a> {
     pub(crate) cells: Cells<'a>,
     pub(crate) allowed: &'a AllowedNodes<'a>,
+    /// All allowed nodes, if they are known.
+    pub(crate) listed: Option<&'a Listed>,
 }
 
 impl AllowedCells<'_> {
     /// Leaves the nearest of `known` and of the allowed nodes of the nearest cells in the pool. True if these were all
-    /// cells. What is known must be in order.
+    /// cells. What is known must be in order. Cells are ordered by their codes, `rows` compares the nodes.
     pub(crate) fn search(
         &self,
-        space: &CodeSpace<'_>,
+        codes: &CodeSpace<'_>,
+        rows: &impl Space,
         plan: Plan<'_>,
         known: &[Candidate],
         scratch: &mut Scratch,
     ) -> Result<bool, SearchError> {
         kernels::with_instructions(
-            space.isa,
+            codes.isa,
             #[inline(always)]
-            || self.look(space, plan, known, scratch),
+            || self.look(codes, rows, plan, known, scratch),
         )
     }
 
@@ -75,7 +79,8 @@ impl AllowedCells<'_> {
     #[inline(always)]
     fn look(
         &self,
-        space: &CodeSpace<'_>,
+        codes: &CodeSpace<'_>,
+        rows: &impl Space,
         plan: Plan<'_>,
         known: &[Candidate],
         scratch: &mut Scratch,
@@ -89,7 +94,15 @@ impl AllowedCells<'_> {
             ..
         } = scratch;
         let first = self.cells_for(plan.patience);
-        nearest.fill(&self.cells, space, FIRST + first + first / 4, arriving);
+        let cells = if let Some(listed) = self.listed {
+            listed.cells()
+        } else {
+            arriving.clear();
+            arriving.extend((0..).take(self.cells.count()));
+            &*arriving
+        };
+        let compared_cells = cells.len();
+        nearest.fill(&self.cells, codes, FIRST + first + first / 4, cells);
         pool.reset(plan.ef.max(plan.k));
         known.iter().for_each(|&candidate| pool.push(candidate));
         let (mut compared, mut improved, mut seen, mut reached) = (0, 0, 0, 0);
@@ -98,29 +111,38 @@ impl AllowedCells<'_> {
         loop {
             let mut last = false;
             while coming < BATCH {
-                let Some((cell, key)) = nearest.next(space.isa) else {
+                let Some((place, key)) = nearest.next(codes.isa) else {
                     last = true;
                     break;
                 };
-                reached = key;
                 let before = coming;
-                let (end, members) = self.allowed_of(cell, node_count, arriving, coming)?;
-                coming = end;
-                seen += members;
+                if let Some(listed) = self.listed {
+                    let nodes = listed.of(place);
+                    coming += nodes.len();
+                    arriving.resize(arriving.len().max(coming), 0);
+                    arriving[before..coming].copy_from_slice(nodes);
+                } else {
+                    let (end, members) = self.allowed_of(place, node_count, arriving, coming)?;
+                    coming = end;
+                    seen += members;
+                }
+                if coming > before {
+                    reached = key;
+                }
                 // Cells that overlap would be looked into for ever.
                 if seen > node_count as usize {
                     return Err(Damaged { section: "cells" }.into());
                 }
                 arriving[before..coming]
                     .iter()
-                    .for_each(|&node| space.prefetch(node));
+                    .for_each(|&node| rows.prefetch(node));
             }
             keys.resize(keys.len().max(came), 0);
-            space.keys(&arrived[..came], &mut keys[..came]);
+            rows.keys(&arrived[..came], &mut keys[..came]);
             for (nodes, keys) in arrived[..came].chunks(64).zip(keys.chunks(64)) {
                 // Hardly any gets in once there are some.
                 let limit = pool.threshold().key();
-                for place in Ones(kernels::at_most(space.isa, &keys[..nodes.len()], limit)) {
+                for place in Ones(kernels::at_most(codes.isa, &keys[..nodes.len()], limit)) {
                     let place = place as usize;
                     let new = Candidate::new(keys[place], nodes[place]);
                     if new < pool.threshold() && known.binary_search(&new).is_err() {
@@ -136,7 +158,7 @@ impl AllowedCells<'_> {
             let idle = compared - improved;
             let far = |kth: &Candidate| idle >= plan.most || plan.reach.ends(kth.key(), reached);
             if all || idle >= plan.patience && pool.candidates().get(plan.k - 1).is_some_and(far) {
-                scratch.distances += (self.cells.count() + compared) as u64;
+                scratch.distances += (compared_cells + compared) as u64;
                 return Ok(all);
             }
             plan.stop.check()?;

@@ -19,6 +19,7 @@ mod graph;
 mod index;
 mod kernels;
 mod levels;
+mod listed;
 mod look;
 mod metric;
 mod nearest;

@@ -8,11 +8,14 @@ use super::spaces::CodeSpace;
 const SAMPLE: usize = 128;
 /// Keys that are compared with a limit at a time.
 const BLOCK: usize = 64;
-/// Parts of the range of keys that are put in order: cells of one part come in any order, as which of two cells about as
-/// near is looked into first makes no difference.
-const PARTS: usize = 64;
+/// Parts of the range of keys that are told apart before cells are put in order.
+const PARTS: usize = 512;
+/// Steps for each cell to its place among those of its part, at most; if one cell is so far away that most others are in one
+/// part, sorting takes fewer.
+const STEPS: usize = 8;
 
-/// Cells, nearly in the order of their distance: a part of them at a time, since most are never asked for.
+/// Cells in the order of their distance, and of their numbers if that is the same: some of them at a time, since most are
+/// never asked for. Which of them are compared at all does not change the order of the others.
 #[derive(Debug, Default)]
 pub(crate) struct Nearest {
     /// The keys of all cells.
@@ -31,17 +34,9 @@ pub(crate) struct Nearest {
 }
 
 impl Nearest {
-    /// Compares all centres with the query. About `first` of the cells will be asked for.
+    /// Compares the centres of these cells with the query. About `first` of them will be asked for.
     #[inline(always)]
-    pub(crate) fn fill(
-        &mut self,
-        cells: &Cells<'_>,
-        space: &CodeSpace<'_>,
-        first: usize,
-        ids: &mut Vec<u32>,
-    ) {
-        ids.clear();
-        ids.extend((0..).take(cells.count()));
+    pub(crate) fn fill(&mut self, cells: &Cells<'_>, space: &CodeSpace<'_>, first: usize, ids: &[u32]) {
         self.keys.resize(ids.len(), 0);
         let keys = &mut self.keys[..];
         match space.query.metric {
@@ -63,8 +58,18 @@ impl Nearest {
                 )]
                 let base = dot_base(bytes.len()) as u32;
                 let all = kernels::code_square(bytes).wrapping_sub(2 * base);
-                for (key, &square) in keys.iter_mut().zip(cells.squares()) {
+                let squares = cells.squares();
+                let complete = |key: &mut u32, square: u32| {
                     *key = key.wrapping_mul(2).wrapping_add(all).wrapping_add(square);
+                };
+                if ids.len() == squares.len() {
+                    keys.iter_mut()
+                        .zip(squares)
+                        .for_each(|(key, &square)| complete(key, square));
+                } else {
+                    keys.iter_mut()
+                        .zip(ids)
+                        .for_each(|(key, &id)| complete(key, squares[id as usize]));
                 }
             }
         }
@@ -76,7 +81,7 @@ impl Nearest {
         (self.given, self.limit, self.more) = (0, 0, first.max(1));
     }
 
-    /// The next cell, and the key of its centre.
+    /// The place of the next cell among those given, and the key of its centre.
     #[inline(always)]
     pub(crate) fn next(&mut self, isa: Isa) -> Option<(usize, u32)> {
         while self.given == self.order.len() {
@@ -141,7 +146,27 @@ impl Nearest {
             self.order[*end] = word;
             *end += 1;
         }
+        sort_nearly_sorted(&mut self.order);
         self.given = 0;
+    }
+}
+
+/// By insertion, as hardly any word has far to go; or else as any other words are sorted.
+#[inline(always)]
+fn sort_nearly_sorted(words: &mut [u64]) {
+    let mut steps = STEPS * words.len();
+    for place in 1..words.len() {
+        let word = words[place];
+        let mut at = place;
+        while at > 0 && words[at - 1] > word {
+            words[at] = words[at - 1];
+            at -= 1;
+        }
+        words[at] = word;
+        steps = steps.saturating_sub(place - at);
+        if steps == 0 {
+            return words.sort_unstable();
+        }
     }
 }
 
@@ -159,13 +184,19 @@ mod tests {
     }
 
     #[test]
-    fn every_cell_comes_once_with_its_key_and_hardly_out_of_order() {
+    fn cells_come_in_order_and_others_do_not_change_it() {
         const DIM: usize = 40;
         for (count, metric) in [1, 15, 129, 1000]
             .into_iter()
             .flat_map(|count| [(count, CodeMetric::Squared), (count, CodeMetric::Dot)])
         {
-            let (centres, query) = (bytes(count * DIM, 1), bytes(DIM, 2));
+            let (mut centres, query) = (bytes(count * DIM, 1), bytes(DIM, 2));
+            // Some are at the same place, and one is far from all others.
+            let (first, rest) = centres.split_at_mut(DIM);
+            rest.chunks_exact_mut(DIM)
+                .step_by(5)
+                .for_each(|centre| centre.copy_from_slice(first));
+            centres[(count - 1) * DIM..].fill(if query[0] < 128 { 255 } else { 0 });
             let rows = CodeRows {
                 bytes: &centres,
                 stride: DIM,
@@ -183,30 +214,43 @@ mod tests {
                 query: QueryCode::new(metric, &query),
                 codes: rows,
             };
-            let ids: Vec<u32> = (0..).take(count).collect();
-            let mut wanted = vec![0; count];
-            kernels::code_keys(Isa::Portable, space.query, rows, &ids, &mut wanted);
-            for first in [1, 20, 5000] {
-                let mut nearest = Nearest::default();
-                nearest.fill(&cells, &space, first, &mut Vec::new());
-                let found: Vec<(usize, u32)> = std::iter::from_fn(|| nearest.next(Isa::best())).collect();
-                let mut seen = vec![false; count];
-                for &(cell, key) in &found {
-                    assert_eq!(key, wanted[cell]);
-                    assert!(
-                        !std::mem::replace(&mut seen[cell], true),
-                        "cell {cell} comes twice"
+            for ids in [1, 3].map(|step| {
+                (0..)
+                    .step_by(step)
+                    .take(count.div_ceil(step))
+                    .collect::<Vec<u32>>()
+            }) {
+                let mut keys = vec![0; ids.len()];
+                kernels::code_keys(Isa::Portable, space.query, rows, &ids, &mut keys);
+                let mut wanted: Vec<(u32, usize)> = keys.into_iter().zip(0..).collect();
+                wanted.sort_unstable();
+                for first in [1, 20, 5000] {
+                    let mut nearest = Nearest::default();
+                    nearest.fill(&cells, &space, first, &ids);
+                    let next = || nearest.next(Isa::best()).map(|(place, key)| (key, place));
+                    let found: Vec<(u32, usize)> = std::iter::from_fn(next).collect();
+                    assert_eq!(
+                        found,
+                        wanted,
+                        "{metric:?}, {} of {count}, {first} at first",
+                        ids.len()
                     );
                 }
-                assert!(seen.iter().all(|&seen| seen));
-                // Of each limit's keys, a part is twice their range by the number of parts at most.
-                let range = wanted.iter().max().expect("some") - wanted.iter().min().expect("some");
-                let part = range / 32 + 1;
-                let mut farthest = 0;
-                for (_, key) in found {
-                    assert!(key + part > farthest, "{key} comes after {farthest}");
-                    farthest = farthest.max(key);
-                }
+            }
+        }
+    }
+
+    #[test]
+    fn words_are_sorted_however_far_they_have_to_go() {
+        for count in [0, 1, 2, 100, 3000] {
+            let words: Vec<u64> = (0..count).map(|i| mix(i) % 1000).collect();
+            let mut wanted = words.clone();
+            wanted.sort_unstable();
+            let mut nearly = wanted.clone();
+            nearly.chunks_exact_mut(2).for_each(|pair| pair.swap(0, 1));
+            for mut words in [words, nearly, wanted.iter().rev().copied().collect()] {
+                sort_nearly_sorted(&mut words);
+                assert_eq!(words, wanted);
             }
         }
     }

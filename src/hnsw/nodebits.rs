@@ -9,9 +9,11 @@ use std::ops::Range;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::cells::Cells;
 use super::cost;
 use super::graph::{Le32, Parts};
 use super::kernels::{self, Isa};
+use super::listed::Listed;
 use super::rowset::RowSet;
 use super::search::NodeFilter;
 use crate::id::RowId;
@@ -70,6 +72,8 @@ pub(crate) struct Memo {
     bits: OnceLock<NodeBits>,
     /// The nodes of all allowed rows, ascending, once all are asked for; none if they are too many to be remembered.
     listed: OnceLock<Box<[u32]>>,
+    /// The same by cell, once cells are looked into; none if the cells are damaged.
+    by_cell: OnceLock<Option<Listed>>,
 }
 
 impl Memo {
@@ -85,8 +89,19 @@ impl Memo {
 }
 
 /// How many nodes are remembered one by one, of a set over so many rows: an eighth, and more if they are few.
-pub(crate) fn most_listed(rows: u64) -> u64 {
+fn most_listed(rows: u64) -> u64 {
     (rows / 8).max(16_384).min(rows)
+}
+
+/// The same of sets whose nodes are looked for in cells: a quarter.
+fn most_by_cell(rows: u64) -> u64 {
+    (rows / 4).max(16_384).min(rows)
+}
+
+/// The bytes that a set over so many rows remembers at most: the bits, both lists, and two words for each cell, of which there
+/// are fewer than one for 32 rows.
+pub(crate) fn most_remembered(rows: u64) -> u64 {
+    rows / 8 + rows / 512 + 4 * (most_listed(rows) + most_by_cell(rows)) + rows / 4
 }
 
 impl Clone for Memo {
@@ -229,6 +244,13 @@ impl<'a> AllowedNodes<'a> {
             });
             &**listed
         })
+    }
+
+    /// The allowed nodes by cell, likewise.
+    pub(crate) fn by_cell(&self, cells: &Cells<'_>) -> Option<&'a Listed> {
+        let few = self.rows.count() <= most_by_cell(self.parts.row_count());
+        let memo = self.bits.filter(|_| few).map(|_| self.rows.memo())?;
+        memo.by_cell.get_or_init(|| Listed::new(self, cells)).as_ref()
     }
 }
 

@@ -13,9 +13,15 @@ use super::spaces::CodeSpace;
 /// within reach.
 const PATIENCE: usize = 8;
 const MOST: f64 = 54.0;
-/// Where a smaller share than this is allowed there are fewer rows to find: [`MOST`] in proportion, but not less than that.
+/// Where a smaller share than this is allowed there are fewer rows to find, and [`MOST`] is less, by this power of the share,
+/// but not less than that.
 const SCARCE: f64 = 0.2;
+const SCARCER: f64 = 1.2;
 const LEAST_MOST: f64 = 16.0;
+/// More cells than this have more that are nearly as far as the nearest: [`MOST`] times the root of how many times more.
+const MANY_CELLS: f64 = 3125.0;
+/// Where a greater share is, the walk from the nearest that were found finds the others: [`MOST`] in proportion.
+const PLENTY: f64 = 0.35;
 /// A smaller `ef` counts as this for both.
 const LEAST_EF: usize = 48;
 /// How far cells are within reach, by the root of the dimension: the more numbers there are, the less do distances differ.
@@ -63,7 +69,11 @@ impl<'s> Plan<'s> {
     ) -> Self {
         let doubt = if walk_failed { DOUBT } else { 1.0 };
         let counted = ef.max(LEAST_EF);
-        let most = (MOST * (allowed.share() / SCARCE).min(1.0)).max(LEAST_MOST);
+        let share = allowed.share();
+        let part = (share / SCARCE).powf(SCARCER).min(PLENTY / share).min(1.0);
+        let cells = allowed.parts.cells.map_or(0, |cells| cells.count()) as f64;
+        let many = (cells / MANY_CELLS).sqrt().max(1.0);
+        let most = (MOST * part * many).max(LEAST_MOST);
         #[expect(
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,
@@ -82,6 +92,15 @@ impl<'s> Plan<'s> {
             reach: Reach::new(doubt, allowed, space),
             stop: Stop(options.stop),
         }
+    }
+
+    /// For rows whose distances are not to be compared with those of cells.
+    pub(crate) fn without_reach(self) -> Self {
+        let reach = Reach {
+            further: f64::INFINITY,
+            ..self.reach
+        };
+        Self { reach, ..self }
     }
 }
 

@@ -327,7 +327,7 @@ pub(crate) fn walk(
             }
             Ok(rounding)
         }
-        Walk::Floats(space) => {
+        Walk::Floats(space, _) => {
             descend(parts.links, space, 0, ef, stop, scratch)?;
             search_layer(parts.links, space, 0, stop, scratch)?;
             Ok(Rounding::default())

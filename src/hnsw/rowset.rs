@@ -1,7 +1,7 @@
 //! A set of rows, as a filter hands it to a search.
 
 use super::kernels::Ones;
-use super::nodebits::{Memo, most_listed};
+use super::nodebits::{Memo, most_remembered};
 use crate::id::RowId;
 
 /// A set of [`RowId`]s below a known number of rows.
@@ -114,7 +114,7 @@ impl RowSet {
     /// The bytes of memory that a set over so many rows takes at most, with what it remembers of the nodes of an index: for
     /// caches of filters.
     pub fn most_bytes(rows: u64) -> u64 {
-        rows / 8 * 2 + rows / 512 + 4 * most_listed(rows) + 256
+        rows / 8 + most_remembered(rows) + 256
     }
 
     fn recount(&mut self) {

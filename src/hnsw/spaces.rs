@@ -102,7 +102,8 @@ impl Space for FloatSpace<'_> {
 /// What the walk looks at.
 pub(crate) enum Walk<'s> {
     Codes(&'s CodeSpace<'s>, Rounding),
-    Floats(&'s FloatSpace<'s>),
+    /// And the code that is nearest to the query, if there are codes, but none near it.
+    Floats(&'s FloatSpace<'s>, Option<&'s CodeSpace<'s>>),
 }
 
 /// Prepares the query for the walk: over the codes, unless there are none or they would mislead.
@@ -113,22 +114,25 @@ pub(crate) fn with_space<T>(
     run: impl FnOnce(Walk<'_>) -> T,
 ) -> T {
     let isa = Isa::best();
-    if let Some((codebook, codes)) = parts.codes {
-        code.resize(codes.stride, 0);
-        let fits = codebook.encode_query(query.vector, code);
-        if fits || parts.vectors.stored == StoredVectors::None {
-            let space = CodeSpace {
-                isa,
-                query: QueryCode::new(codebook.metric, code),
-                codes,
-            };
-            return run(Walk::Codes(&space, Rounding::of(&codebook, query)));
-        }
-    }
-    run(Walk::Floats(&FloatSpace {
+    let floats = FloatSpace {
         isa,
         metric: parts.metric,
         query,
         vectors: parts.vectors,
-    }))
+    };
+    let Some((codebook, codes)) = parts.codes else {
+        return run(Walk::Floats(&floats, None));
+    };
+    code.resize(codes.stride, 0);
+    let fits = codebook.encode_query(query.vector, code);
+    let space = CodeSpace {
+        isa,
+        query: QueryCode::new(codebook.metric, code),
+        codes,
+    };
+    if fits || parts.vectors.stored == StoredVectors::None {
+        run(Walk::Codes(&space, Rounding::of(&codebook, query)))
+    } else {
+        run(Walk::Floats(&floats, Some(&space)))
+    }
 }

@@ -99,6 +99,28 @@ fn every_way_of_filtering_returns_all_k() {
 }
 
 #[test]
+fn queries_outside_of_all_data_do_not_compare_every_allowed_row() {
+    let (data, queries) = (clustered(12_000, 32, 41, 1), clustered(40, 32, 41, 2));
+    let index = mapped(&data);
+    let queries: Vec<Vec<f32>> = queries
+        .iter()
+        .map(|query| query.iter().map(|x| 3.0 * x).collect())
+        .collect();
+    for step in [1, 2] {
+        let allowed: RowSet = (0..12_000).step_by(step).map(RowId::new).collect();
+        let options = SearchOptions::new(10).ef(48).way(SearchWay::Cells);
+        let compared = |query: &Vec<f32>| {
+            let options = options.allowed(&allowed);
+            index.search(query, &options).unwrap().stats.distances
+        };
+        let most = queries.iter().map(compared).max().unwrap();
+        let recall = recall(&data, &index, &allowed, &queries, options);
+        assert!(most < allowed.count() / 2, "{most} of {}", allowed.count());
+        assert!(recall >= 0.98, "one in {step}, seed 41: recall {recall}");
+    }
+}
+
+#[test]
 fn filtered_rows_of_a_shared_node_are_told_apart() {
     let mut data = clustered(300, 32, 35, 1);
     data.extend(std::iter::repeat_n(data[5].clone(), 700));
@@ -177,8 +199,15 @@ fn a_filter_that_was_asked_before_says_the_same_until_it_changes() {
         SearchWay::Cells,
         SearchWay::Graph,
     ];
-    for step in [2, 15, 60] {
-        let mut asked: RowSet = (0..4000).step_by(step).map(RowId::new).collect();
+    // Rows anywhere, and rows that leave most cells without any.
+    let near = |count: usize| {
+        let all = SearchOptions::new(4000).way(SearchWay::Exact);
+        let hits = indexes[0].search(&queries[0], &all).unwrap().hits;
+        hits[..count].iter().map(|hit| hit.row).collect::<RowSet>()
+    };
+    let anywhere = [2, 15, 60].map(|step| (0..4000).step_by(step).map(RowId::new).collect());
+    for mut asked in anywhere.into_iter().chain([300, 900].map(near)) {
+        let count = asked.count();
         for _ in 0..3 {
             // The second index is one that the set remembers nothing of.
             for (index, query) in indexes
@@ -190,7 +219,7 @@ fn a_filter_that_was_asked_before_says_the_same_until_it_changes() {
                     let fresh = asked.clone();
                     let wanted = index.search(query, &options.allowed(&fresh)).unwrap();
                     let found = index.search(query, &options.allowed(&asked)).unwrap();
-                    assert_eq!(found.hits, wanted.hits, "one in {step}, {way:?}");
+                    assert_eq!(found.hits, wanted.hits, "{count} rows, {way:?}");
                 }
             }
             // What was nearest is forbidden, and what was forbidden and is nearest of all is let in.
