@@ -96,8 +96,7 @@ pub(crate) fn search(
         }
         // Distances from the code that is nearest to the query are none from the query, but order cells much as those do.
         (Walk::Floats(rows, Some(codes)), Some(cells)) => {
-            let plan = plan(codes).without_reach();
-            look_into_cells(&cells, codes, rows, plan, &known, scratch).map(|()| Rounding::default())
+            look_into_cells(&cells, codes, rows, plan(codes), &known, scratch).map(|()| Rounding::default())
         }
         (Walk::Floats(rows, _), _) => {
             compare_all(rows, nodes, kept, Stop(options.stop), scratch).map(|()| Rounding::default())

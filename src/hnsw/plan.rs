@@ -93,15 +93,6 @@ impl<'s> Plan<'s> {
             stop: Stop(options.stop),
         }
     }
-
-    /// For rows whose distances are not to be compared with those of cells.
-    pub(crate) fn without_reach(self) -> Self {
-        let reach = Reach {
-            further: f64::INFINITY,
-            ..self.reach
-        };
-        Self { reach, ..self }
-    }
 }
 
 /// Up to where cells may hold something near: to a distance in proportion to that of the `k`-th nearest.
@@ -142,7 +133,8 @@ impl Reach {
         }
     }
 
-    /// Whether a cell with this key is beyond the reach of a row with that key.
+    /// Whether a cell with this key is beyond the reach of a row with that key. None is of a vector's, as its key is that of a
+    /// float that is not negative, and greater than those of codes.
     pub(crate) fn ends(self, kth: u32, cell: u32) -> bool {
         let from_zero = |key: u32| f64::from(key.saturating_sub(self.zero));
         from_zero(cell) > from_zero(kth) * (1.0 + self.further)

@@ -190,9 +190,9 @@ fn a_batch_answers_as_one_by_one() {
 
 #[test]
 fn a_filter_that_was_asked_before_says_the_same_until_it_changes() {
-    let (data, other) = (clustered(4000, 24, 17, 3), clustered(4000, 24, 17, 4));
+    let (data, other) = (clustered(ROWS, 24, 17, 3), clustered(ROWS, 24, 17, 4));
     let indexes = [mapped(&data), mapped(&other)];
-    let queries = clustered(20, 24, 17, 5);
+    let queries = clustered(40, 24, 17, 5);
     let ways = [
         SearchWay::Auto,
         SearchWay::Codes,
@@ -201,12 +201,12 @@ fn a_filter_that_was_asked_before_says_the_same_until_it_changes() {
     ];
     // Rows anywhere, and rows that leave most cells without any.
     let near = |count: usize| {
-        let all = SearchOptions::new(4000).way(SearchWay::Exact);
+        let all = SearchOptions::new(ROWS).way(SearchWay::Exact);
         let hits = indexes[0].search(&queries[0], &all).unwrap().hits;
         hits[..count].iter().map(|hit| hit.row).collect::<RowSet>()
     };
-    let anywhere = [2, 15, 60].map(|step| (0..4000).step_by(step).map(RowId::new).collect());
-    for mut asked in anywhere.into_iter().chain([300, 900].map(near)) {
+    let anywhere = [2, 15, 60].map(|step| (0..ROWS as u64).step_by(step).map(RowId::new).collect());
+    for mut asked in anywhere.into_iter().chain([300, 3000].map(near)) {
         let count = asked.count();
         for _ in 0..3 {
             // The second index is one that the set remembers nothing of.
