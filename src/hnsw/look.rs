@@ -13,7 +13,7 @@ use super::spaces::CodeSpace;
 /// Cells that are put in order besides those that are expected to be needed.
 const FIRST: usize = 16;
 /// Codes that are on their way from memory while others are compared.
-const BATCH: usize = 24;
+const BATCH: usize = 48;
 
 /// The cells of an index, and the rows that are looked for in them.
 pub(crate) struct AllowedCells<'a> {
