@@ -98,10 +98,18 @@ fn most_by_cell(rows: u64) -> u64 {
     (rows / 4).max(16_384).min(rows)
 }
 
-/// The bytes that a set over so many rows remembers at most: the bits, both lists, and two words for each cell, of which there
-/// are fewer than one for 32 rows.
-pub(crate) fn most_remembered(rows: u64) -> u64 {
-    rows / 8 + rows / 512 + 4 * (most_listed(rows) + most_by_cell(rows)) + rows / 4
+/// The bytes that a set of `count` of so many rows remembers at most: the bits, the lists that are made of so many, and two
+/// words for each cell that has some, of which there are fewer than one for 32 rows.
+pub(crate) fn most_remembered(rows: u64, count: u64) -> u64 {
+    let listed = |most: u64| if count <= most { 4 * count } else { 0 };
+    let cells = listed(most_by_cell(rows)).min(rows / 8) * 2;
+    rows / 8 + rows / 512 + listed(most_listed(rows)) + listed(most_by_cell(rows)) + cells
+}
+
+/// The same of a set of any of so many rows.
+pub(crate) fn most_remembered_of_any(rows: u64) -> u64 {
+    let most = |count| most_remembered(rows, count);
+    most(most_listed(rows)).max(most(most_by_cell(rows)))
 }
 
 impl Clone for Memo {

@@ -1,7 +1,7 @@
 //! A set of rows, as a filter hands it to a search.
 
 use super::kernels::Ones;
-use super::nodebits::{Memo, most_remembered};
+use super::nodebits::{Memo, most_remembered, most_remembered_of_any};
 use crate::id::RowId;
 
 /// A set of [`RowId`]s below a known number of rows.
@@ -111,10 +111,16 @@ impl RowSet {
         &self.memo
     }
 
-    /// The bytes of memory that a set over so many rows takes at most, with what it remembers of the nodes of an index: for
-    /// caches of filters.
+    /// The bytes of memory that any set over so many rows takes at most, with what it remembers of the nodes of an index: for
+    /// memory that is reserved before it is known which rows are in the set.
     pub fn most_bytes(rows: u64) -> u64 {
-        rows / 8 + most_remembered(rows) + 256
+        rows / 8 + most_remembered_of_any(rows) + 256
+    }
+
+    /// The bytes of memory that this set takes at most, as long as it does not change, with what it remembers of the nodes of
+    /// an index: for caches of filters.
+    pub fn bytes(&self) -> u64 {
+        self.rows / 8 + most_remembered(self.rows, self.count) + 256
     }
 
     fn recount(&mut self) {

@@ -157,7 +157,7 @@ struct Bytes;
 
 impl Weighter<FilterKey, Bitmap> for Bytes {
     fn weight(&self, _key: &FilterKey, rows: &Bitmap) -> u64 {
-        weight(rows.rows()) as u64
+        rows.bytes()
     }
 }
 

@@ -241,6 +241,34 @@ fn a_filter_that_was_asked_before_says_the_same_until_it_changes() {
 }
 
 #[test]
+fn a_set_of_few_rows_and_one_of_most_take_less_memory_than_any_may() {
+    for rows in [100, 100_000, 1 << 20] {
+        let most = RowSet::most_bytes(rows);
+        let bytes = |count| {
+            let mut set = RowSet::new(rows);
+            set.insert_range(RowId::new(0), RowId::new(count));
+            set.bytes()
+        };
+        let counts = [
+            0,
+            1,
+            rows / 100,
+            rows / 9,
+            rows / 8,
+            rows / 5,
+            rows / 4,
+            rows / 2,
+            rows,
+        ];
+        assert!(counts.into_iter().all(|count| bytes(count) <= most), "{rows}");
+        // Two lists of up to an eighth, one of up to a quarter.
+        assert!(bytes(0) >= rows / 4 && bytes(rows / 8) >= rows / 4 + rows / 8 * 8);
+        assert!(bytes(rows / 4) >= rows / 4 + rows / 4 * 4);
+    }
+    assert!(RowSet::all(1 << 20).bytes() < RowSet::most_bytes(1 << 20) / 4);
+}
+
+#[test]
 fn a_row_set_is_a_set() {
     let mut set = RowSet::new(200);
     set.insert_range(RowId::new(3), RowId::new(130));
