@@ -98,12 +98,14 @@ pub(crate) struct QueryCode<'a> {
     /// As long as a row.
     pub(crate) bytes: &'a [u8],
     /// The sum of the bytes, each relative to 128; some kernels multiply with bytes that are not.
+    #[cfg(target_arch = "x86_64")]
     pub(crate) total: i32,
 }
 
 impl<'a> QueryCode<'a> {
     #[inline]
     pub(crate) fn new(metric: CodeMetric, bytes: &'a [u8]) -> Self {
+        #[cfg(target_arch = "x86_64")]
         let total = match metric {
             CodeMetric::Squared => 0,
             CodeMetric::Dot => with_instructions(
@@ -112,7 +114,12 @@ impl<'a> QueryCode<'a> {
                 || bytes.iter().map(|&byte| i32::from(byte) - 128).sum(),
             ),
         };
-        Self { metric, bytes, total }
+        Self {
+            metric,
+            bytes,
+            #[cfg(target_arch = "x86_64")]
+            total,
+        }
     }
 }
 

@@ -13,12 +13,13 @@ use super::spaces::CodeSpace;
 /// within reach.
 const PATIENCE: usize = 8;
 const MOST: f64 = 54.0;
-/// Where a smaller share than this is allowed there are fewer rows to find, and [`MOST`] is less, by this power of the share,
-/// but not less than that.
+/// Where a smaller share than this is allowed, and fewer nodes than that, there is less to find: [`MOST`] is less, by this
+/// power of how much smaller, but not less than that.
 const SCARCE: f64 = 0.2;
+const SCARCE_NODES: f64 = 40_000.0;
 const SCARCER: f64 = 1.2;
 const LEAST_MOST: f64 = 16.0;
-/// More cells than this have more that are nearly as far as the nearest: [`MOST`] times the root of how many times more.
+/// More cells than this have more that are nearly as far as the nearest: up to [`MOST`] times how many times more.
 const MANY_CELLS: f64 = 3125.0;
 /// Where a greater share is, the walk from the nearest that were found finds the others: [`MOST`] in proportion.
 const PLENTY: f64 = 0.35;
@@ -40,6 +41,14 @@ pub(crate) fn with_spare(k: usize) -> usize {
 /// Candidates that a look keeps for an answer as good as that of a walk of `ef`.
 pub(crate) fn kept(ef: usize, k: usize) -> usize {
     (ef / 2).max(with_spare(k))
+}
+
+/// The nodes that a look compares at most for each of `ef`, if this share of so many in so many cells is allowed.
+fn most_for_each(share: f64, nodes: u32, cells: usize) -> f64 {
+    let many = (cells as f64 / MANY_CELLS).max(1.0);
+    let scarce = (share / SCARCE).max(share * f64::from(nodes) / SCARCE_NODES);
+    let part = scarce.powf(SCARCER).min(many).min(PLENTY / share);
+    (MOST * part).max(LEAST_MOST)
 }
 
 /// How to look into cells.
@@ -69,11 +78,8 @@ impl<'s> Plan<'s> {
     ) -> Self {
         let doubt = if walk_failed { DOUBT } else { 1.0 };
         let counted = ef.max(LEAST_EF);
-        let share = allowed.share();
-        let part = (share / SCARCE).powf(SCARCER).min(PLENTY / share).min(1.0);
-        let cells = allowed.parts.cells.map_or(0, |cells| cells.count()) as f64;
-        let many = (cells / MANY_CELLS).sqrt().max(1.0);
-        let most = (MOST * part * many).max(LEAST_MOST);
+        let cells = allowed.parts.cells.map_or(0, |cells| cells.count());
+        let most = most_for_each(allowed.share(), allowed.parts.node_count(), cells);
         #[expect(
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,
@@ -138,5 +144,28 @@ impl Reach {
     pub(crate) fn ends(self, kth: u32, cell: u32) -> bool {
         let from_zero = |key: u32| f64::from(key.saturating_sub(self.zero));
         from_zero(cell) > from_zero(kth) * (1.0 + self.further)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{LEAST_MOST, MOST, most_for_each};
+
+    #[test]
+    fn looks_go_on_for_longer_the_more_nodes_are_allowed() {
+        let (small, large) = ((200_000, 3_125), (1_000_000, 8_000));
+        let most = |share: f64, (nodes, cells)| most_for_each(share, nodes, cells);
+        // A fifth of the small set; of the large one as many are a small share.
+        assert!((most(0.2, small) - MOST).abs() < 1e-9);
+        assert!((most(0.04, large) - MOST).abs() < 1e-9);
+        assert!((most(0.02, large) - most(0.1, small)).abs() < 1e-9);
+        // More of them lie in more cells that are nearly as far, but not without end.
+        assert!((most(0.1, large) - MOST * 2.56).abs() < 1e-9);
+        assert!((most(0.13, large) - most(0.1, large)).abs() < 1e-9);
+        // Of few nodes a fifth is few, and all the same much of what there is.
+        assert!((most(0.2, (12_000, 188)) - MOST).abs() < 1e-9);
+        // Where hardly any are allowed, and where nearly all are.
+        assert!((most(0.001, large) - LEAST_MOST).abs() < 1e-9);
+        assert!(most(0.7, small) < 0.6 * MOST);
     }
 }
