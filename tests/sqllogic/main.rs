@@ -10,7 +10,8 @@
 //! table here, so that the index finds every neighbour. Files in `sql-tests/explain/` are about plans
 //! or about the mode itself and run once, with the defaults.
 //!
-//! In a file, `${dir}` is a fresh directory, and `${packages}` a copy of the example data in it. With
+//! In a file, `${dir}` is a fresh directory, and `${packages}` a copy of the example data in it;
+//! `onlyif x86_64` and `onlyif aarch64` stand before what differs between processors. With
 //! `SLT_UPDATE=1` the results in the files are rewritten: by DataFusion's own plan (`off`) where a
 //! file runs three times, so that the oracle and not the index writes the expectation.
 
@@ -82,6 +83,7 @@ fn run(file: &Path, mode: Option<&'static str>, update: bool) -> Result<(), Fail
         let dir = places.path();
         let mut runner = Runner::new(|| Database::open(mode, dir.clone()));
         runner.with_column_validator(strict_column_validator);
+        runner.add_label(std::env::consts::ARCH);
         if update {
             let copy = places.dir.path().join("updated.slt");
             fs::write(&copy, text)?;
