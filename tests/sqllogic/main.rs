@@ -11,9 +11,10 @@
 //! or about the mode itself and run once, with the defaults.
 //!
 //! In a file, `${dir}` is a fresh directory, and `${packages}` a copy of the example data in it;
-//! `onlyif x86_64` and `onlyif aarch64` stand before what differs between processors. With
-//! `SLT_UPDATE=1` the results in the files are rewritten: by DataFusion's own plan (`off`) where a
-//! file runs three times, so that the oracle and not the index writes the expectation.
+//! `skipif aarch64` and `onlyif aarch64` stand before what differs there, so that without the label
+//! one of the two still runs. With `SLT_UPDATE=1` the results in the files are rewritten: by DataFusion's
+//! own plan (`off`) where a file runs three times, so that the oracle and not the index writes the
+//! expectation.
 
 mod database;
 mod output;
