@@ -5,7 +5,8 @@
 //! ```
 //!
 //! A word before the sets measures something else: `memory` (opening, and resident memory of an evicted file),
-//! `peak` (of the build's memory), `batch` (many cores), `filters` (filtered search).
+//! `peak` (of the build's memory), `batch` (many cores), `filters` (filtered search), `alone` (what far queries
+//! take in an index that has the allowed rows only).
 //!
 //! Sets are those of [`data::load`]; `benches/compare` puts `packages` in place and runs the peers.
 #![allow(
@@ -23,10 +24,8 @@ mod measure;
 #[path = "engine/memory.rs"]
 mod memory;
 
-use std::io::Write;
 use std::time::Instant;
 
-use datafusion_hnsw::format::{SidecarMeta, write};
 use datafusion_hnsw::hnsw::HnswConfig;
 use datafusion_hnsw::loader::MmapLoader;
 
@@ -39,7 +38,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .filter(|arg| !arg.starts_with("--"))
         .collect();
     let (what, names) = match names.split_first() {
-        Some((first, rest)) if ["memory", "peak", "batch", "filters"].contains(&&**first) => (&**first, rest),
+        Some((first, rest)) if ["memory", "peak", "batch", "filters", "alone"].contains(&&**first) => {
+            (&**first, rest)
+        }
         _ => ("curve", &names[..]),
     };
     let synth = ["synth".to_owned()];
@@ -77,16 +78,14 @@ fn run(what: &str, name: &str) -> Result<(), Box<dyn std::error::Error>> {
     }
     if what == "curve" && std::env::var_os("HNSW_BENCH_KEEP").is_none() || !path.exists() {
         let cpu = measure::process_cpu_time();
-        let (index, took) = measure::build(&set, config);
+        let (index, took) = measure::build(&set, config.clone());
         let cpu = measure::process_cpu_time().saturating_sub(cpu);
         println!(
             "build {:.2} s, {:.2} CPU s",
             took.as_secs_f64(),
             cpu.as_secs_f64()
         );
-        let mut out = std::io::BufWriter::new(std::fs::File::create(&path)?);
-        write(&index, &SidecarMeta::default(), &mut out)?;
-        out.flush()?;
+        measure::save(&index, &path)?;
     }
     match what {
         "memory" => return memory::resident(&set, &path),
@@ -108,6 +107,10 @@ fn run(what: &str, name: &str) -> Result<(), Box<dyn std::error::Error>> {
     }
     if what == "filters" {
         filters::run(&set, &index, number("HNSW_BENCH_EF", 64));
+        return Ok(());
+    }
+    if what == "alone" {
+        filters::alone(&set, &index, &config, number("HNSW_BENCH_EF", 64))?;
         return Ok(());
     }
     let truth = measure::truth(&set, &index, number("HNSW_BENCH_QUERIES", usize::MAX));

@@ -1,49 +1,74 @@
 //! Filtered search: time and recall over the share of rows that is allowed.
 
 use std::hint::black_box;
+use std::io;
 use std::time::{Duration, Instant};
 
-use datafusion_hnsw::hnsw::{RowSet, SearchOptions, SearchWay};
+use datafusion_hnsw::hnsw::{HnswConfig, RowSet, SearchOptions, SearchWay};
 use datafusion_hnsw::id::RowId;
-use datafusion_hnsw::loader::MappedIndex;
+use datafusion_hnsw::loader::{MappedIndex, MmapLoader};
 
 use crate::data::Set;
-use crate::measure::{K, cpu_time};
+use crate::measure::{K, build, cpu_time, save};
 
 /// The shares, unless `HNSW_BENCH_SHARES` lists others.
 const SHARES: &str = "0.5,0.2,0.1,0.05,0.03,0.02,0.01,0.005,0.002,0.001";
 const QUERIES: usize = 100;
+/// Candidates of searches in an index of the allowed rows alone.
+const ALONE: [usize; 5] = [64, 128, 256, 640, 1200];
 const PASSES: usize = 10;
+
+/// All rows, and queries, by how far they are from a point.
+struct Around<'s> {
+    /// All rows, nearest to the point first.
+    by_distance: Vec<RowId>,
+    /// Queries near the point, far from it, and anywhere.
+    near: Vec<&'s [f32]>,
+    far: Vec<&'s [f32]>,
+    spread: Vec<&'s [f32]>,
+}
+
+impl<'s> Around<'s> {
+    /// The point is the first query.
+    fn new(set: &'s Set, index: &MappedIndex) -> Self {
+        let queries: Vec<&[f32]> = set.queries.chunks_exact(set.dim).collect();
+        let by_distance = index.search(queries[0], &SearchOptions::new(set.rows()).ef(usize::MAX));
+        let gap = |a: &[f32]| {
+            a.iter()
+                .zip(queries[0])
+                .map(|(a, b)| (a - b) * (a - b))
+                .sum::<f32>()
+        };
+        let mut others = queries[1..].to_vec();
+        others.sort_by(|a, b| gap(a).total_cmp(&gap(b)));
+        Self {
+            by_distance: by_distance
+                .expect("a proper query")
+                .hits
+                .iter()
+                .map(|hit| hit.row)
+                .collect(),
+            near: others[..QUERIES.min(others.len())].to_vec(),
+            far: others[others.len().saturating_sub(QUERIES)..].to_vec(),
+            spread: queries
+                .iter()
+                .step_by(queries.len().div_ceil(QUERIES))
+                .copied()
+                .collect(),
+        }
+    }
+
+    /// This share of the rows, those nearest to the point.
+    fn nearest(&self, share: f64) -> &[RowId] {
+        &self.by_distance[..(self.by_distance.len() as f64 * share.min(1.0)) as usize]
+    }
+}
 
 /// Prints a table for filters that have nothing to do with the query, that keep what is near it, and
 /// that keep what is far from it. The filters are known from queries before, but in the column of the first use.
 pub(crate) fn run(set: &Set, index: &MappedIndex, ef: usize) {
     let rows = set.rows() as u64;
-    let queries: Vec<&[f32]> = set.queries.chunks_exact(set.dim).collect();
-    // All rows, nearest to the first query first; and the queries in the same way.
-    let by_distance = index.search(queries[0], &SearchOptions::new(set.rows()).ef(usize::MAX));
-    let by_distance: Vec<RowId> = by_distance
-        .expect("a proper query")
-        .hits
-        .iter()
-        .map(|hit| hit.row)
-        .collect();
-    let mut others = queries[1..].to_vec();
-    let gap = |a: &[f32]| {
-        a.iter()
-            .zip(queries[0])
-            .map(|(a, b)| (a - b) * (a - b))
-            .sum::<f32>()
-    };
-    others.sort_by(|a, b| gap(a).total_cmp(&gap(b)));
-    let near = &others[..QUERIES.min(others.len())];
-    let far = &others[others.len().saturating_sub(QUERIES)..];
-    let spread: Vec<&[f32]> = queries
-        .iter()
-        .step_by(queries.len().div_ceil(QUERIES))
-        .copied()
-        .collect();
-
+    let around = Around::new(set, index);
     println!("filtered search, ef {ef}");
     let all = [
         ("exact", SearchWay::Exact),
@@ -63,9 +88,9 @@ pub(crate) fn run(set: &Set, index: &MappedIndex, ef: usize) {
     }
     println!("  took  / unfiltered  first us");
     for (name, queries) in [
-        ("independent", &spread[..]),
-        ("correlated", near),
-        ("anti-correlated", far),
+        ("independent", &around.spread),
+        ("correlated", &around.near),
+        ("anti-correlated", &around.far),
     ] {
         let plain = SearchOptions::new(K).ef(ef);
         let unfiltered = time(queries, index, &plain).0;
@@ -77,7 +102,6 @@ pub(crate) fn run(set: &Set, index: &MappedIndex, ef: usize) {
         );
         for share in shares() {
             let mut allowed = RowSet::new(rows);
-            let wanted = (rows as f64 * share) as usize;
             if name == "independent" {
                 let mut state = 1u64;
                 for row in 0..rows {
@@ -89,9 +113,7 @@ pub(crate) fn run(set: &Set, index: &MappedIndex, ef: usize) {
                     }
                 }
             } else {
-                by_distance[..wanted.min(by_distance.len())]
-                    .iter()
-                    .for_each(|&row| allowed.insert(row));
+                around.nearest(share).iter().for_each(|&row| allowed.insert(row));
             }
             let options = SearchOptions::new(K).ef(ef).allowed(&allowed);
             let truth = answers(queries, index, &options.way(SearchWay::Exact));
@@ -117,6 +139,57 @@ pub(crate) fn run(set: &Set, index: &MappedIndex, ef: usize) {
             println!();
         }
     }
+}
+
+/// Prints what queries far from all that is allowed take with the filter, and what they take without any in an index of
+/// the allowed rows alone, `ef` after `ef`: how much of the time is the filter's, and how much the queries'.
+pub(crate) fn alone(set: &Set, index: &MappedIndex, config: &HnswConfig, ef: usize) -> io::Result<()> {
+    let around = Around::new(set, index);
+    let path = crate::data::folder().join(format!("{}.alone.hnsw", set.name));
+    println!("share  of which                  ef        us  recall");
+    for share in shares() {
+        let kept = around.nearest(share);
+        let mut allowed = RowSet::new(set.rows() as u64);
+        kept.iter().for_each(|&row| allowed.insert(row));
+        report(
+            share,
+            "all, with a filter",
+            &around.far,
+            index,
+            &SearchOptions::new(K).ef(ef).allowed(&allowed),
+        );
+        let vector = |row: &RowId| set.base.chunks_exact(set.dim).nth(row.get() as usize);
+        let few = Set {
+            name: set.name.clone(),
+            metric: set.metric,
+            dim: set.dim,
+            base: kept.iter().filter_map(vector).flatten().copied().collect(),
+            queries: Vec::new(),
+        };
+        save(&build(&few, config.clone()).0, &path)?;
+        let own = MmapLoader::open(&path).map_err(io::Error::other)?;
+        for ef in ALONE {
+            report(
+                share,
+                "an index of them alone",
+                &around.far,
+                &own,
+                &SearchOptions::new(K).ef(ef),
+            );
+        }
+    }
+    std::fs::remove_file(path)
+}
+
+fn report(share: f64, what: &str, queries: &[&[f32]], index: &MappedIndex, options: &SearchOptions<'_>) {
+    let truth = answers(queries, index, &options.way(SearchWay::Exact));
+    let (took, _) = time(queries, index, options);
+    println!(
+        "{share:5.3}  {what:22}  {:6}  {:8.1}  {:.4}",
+        options.ef,
+        took.as_secs_f64() * 1e6,
+        recall(&answers(queries, index, options), &truth)
+    );
 }
 
 fn shares() -> Vec<f64> {

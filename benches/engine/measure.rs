@@ -1,9 +1,13 @@
 //! Times with recalls.
 
 use std::collections::HashSet;
+use std::fs::File;
 use std::hint::black_box;
+use std::io::{self, BufWriter, Write};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
+use datafusion_hnsw::format::{SidecarMeta, write};
 use datafusion_hnsw::hnsw::{HnswBuilder, HnswConfig, HnswIndex, SearchOptions};
 use datafusion_hnsw::id::RowId;
 use datafusion_hnsw::loader::MappedIndex;
@@ -24,6 +28,12 @@ pub(crate) fn build(set: &Set, config: HnswConfig) -> (HnswIndex, Duration) {
     let begin = Instant::now();
     let index = builder.build().expect("settings in range");
     (index, begin.elapsed())
+}
+
+pub(crate) fn save(index: &HnswIndex, path: &Path) -> io::Result<()> {
+    let mut out = BufWriter::new(File::create(path)?);
+    write(index, &SidecarMeta::default(), &mut out).map_err(io::Error::other)?;
+    out.flush()
 }
 
 /// The nearest rows of each query, from looking at all vectors; kept in the folder of the data.
