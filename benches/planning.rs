@@ -10,7 +10,7 @@ use datafusion::common::{ParamValues, ScalarValue};
 use datafusion::datasource::empty::EmptyTable;
 use datafusion::error::Result;
 use datafusion::prelude::SessionContext;
-use datafusion_hnsw::sql::fold::{self, ArrayLiteralFolder};
+use datafusion_hnsw::sql::rules::fold_array_literal::{self, ArrayLiteralFolder};
 use std::sync::Arc;
 
 const DIM: usize = 384;
@@ -69,7 +69,7 @@ async fn main() -> Result<()> {
 fn session(folded: bool) -> Result<SessionContext> {
     let ctx = SessionContext::new();
     if folded {
-        fold::register(&ctx, ArrayLiteralFolder::default());
+        fold_array_literal::register(&ctx, ArrayLiteralFolder::default());
     }
     let item = Arc::new(Field::new("item", DataType::Float32, true));
     let dim = i32::try_from(DIM).expect("few dimensions");

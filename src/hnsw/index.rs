@@ -5,16 +5,16 @@ use std::sync::OnceLock;
 
 use rayon::prelude::*;
 
-use super::build::Graph;
-use super::cells::OwnedCells;
 use super::config::{HnswConfig, StoredVectors};
-use super::graph::{Le32, Links, NodeRows, Parts, Vectors};
 use super::kernels::CodeRows;
 use super::metric::VectorMetric;
-use super::nodebits::IndexId;
-use super::quantize::Codebook;
-use super::query::{self, SearchError, SearchOptions, SearchOutcome};
-use super::repair;
+use crate::hnsw::build::connectivity;
+use crate::hnsw::build::insert::Graph;
+use crate::hnsw::clusters::inverted_lists::OwnedCells;
+use crate::hnsw::graph::links::{Le32, Links, NodeRows, Parts, Vectors};
+use crate::hnsw::quantize::codebook::Codebook;
+use crate::hnsw::search::allowed_nodes::IndexId;
+use crate::hnsw::search::query::{self, SearchError, SearchOptions, SearchOutcome};
 use crate::id::RowId;
 
 /// The codes of all nodes.
@@ -147,7 +147,7 @@ impl HnswIndex {
 
     /// Nodes that the links of layer 0 do not lead to; the build leaves none.
     pub fn unreachable_nodes(&self) -> usize {
-        repair::reachable(self.graph.links())
+        connectivity::reachable(self.graph.links())
             .iter()
             .filter(|&&is| !is)
             .count()

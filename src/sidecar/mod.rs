@@ -4,37 +4,28 @@
 //! [`SidecarStore::publish`] puts a new one in place at once. What may go wrong in between (crashes, races, full
 //! disks, stores that fail) leaves the old sidecar or the new one, and every query with its exact answer.
 
-mod ask;
 mod ball;
-mod cache_dir;
-mod claim;
-mod content;
 mod error;
-mod fetch;
-mod list;
-mod listing;
-mod location;
-mod lookup;
-mod name;
-mod open;
-mod opening;
+mod local;
+mod open_cache;
 mod options;
-mod publish;
+mod place;
+mod read;
 mod reason;
 mod redact;
-mod remove;
+mod remote;
+mod source_hash;
 mod store;
-mod unfinished;
-mod upload;
+mod write;
 
 pub use ball::Ball;
 pub use error::StoreError;
-pub use list::SidecarEntry;
-pub use location::{Location, SidecarDir};
-pub use lookup::Lookup;
-pub use name::SidecarName;
-pub use open::{LoadedFrom, Sidecar};
+pub use open_cache::{LoadedFrom, Sidecar};
 pub use options::{DEFAULT_CACHE_SIZE, DEFAULT_MAX_OPEN, SidecarOptions};
-pub use publish::{BuildLease, Published};
+pub use place::location::{Location, SidecarDir};
+pub use place::name::SidecarName;
+pub use read::inventory::SidecarEntry;
+pub use read::lookup::Lookup;
 pub use reason::{Reason, Stale};
 pub use store::{SidecarStore, StoreStats};
+pub use write::publish::{BuildLease, Published};

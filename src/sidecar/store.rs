@@ -8,11 +8,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Instant;
 
-use super::content::Contents;
-use super::listing::Listings;
-use super::open::OpenSidecars;
+use super::open_cache::OpenSidecars;
 use super::options::SidecarOptions;
 use super::reason::Reason;
+use super::source_hash::Contents;
+use crate::sidecar::remote::listing_cache::Listings;
 
 /// Failures and warnings remembered, of each so many.
 pub(super) const REMEMBERED: usize = 10_000;

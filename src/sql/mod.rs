@@ -1,65 +1,28 @@
 //! The QUERY sentence: SQL, request, row ids, selection, batches. The only room that names DataFusion's planning types.
 
-mod analyzer;
-mod bind;
-mod bound;
-mod candidates;
-mod chain;
-mod choose;
-mod command;
-mod ddl;
-mod direct;
-mod distance;
-mod drop;
-mod explain;
-mod fetch;
-mod files;
-mod functions;
-mod gather;
-mod index_builder;
-mod inspect;
-mod join_plan;
-mod knn;
-mod late;
-mod metrics;
+mod api;
+pub mod ddl;
+pub mod functions;
+mod join;
 mod options;
-mod query_vector;
-mod ranked;
-mod ranked_pairs;
-mod refresh;
-mod refusal;
-mod refused;
-mod rule;
-mod scan;
-mod sealed;
+mod recognize;
+pub mod rules;
+mod search;
 mod session;
 mod shared;
-mod stop;
-mod table;
-mod targets;
-mod vector_join;
-mod vector_join_exec;
-mod vector_join_pairs;
-mod vector_join_run;
-mod vector_search;
-
-pub mod aliases;
-pub mod fold;
-pub mod option_list;
-pub mod statement;
 
 use std::sync::Arc;
 
 use datafusion::common::Result;
 use datafusion::prelude::SessionContext;
 
-pub use ddl::IndexSummary;
-pub use direct::KnnOptions;
-pub use index_builder::IndexBuilder;
+pub use api::index_builder::IndexBuilder;
+pub use api::vector_table::KnnOptions;
+pub use ddl::create_index::IndexSummary;
+pub use ddl::statement::HnswSessionExt;
 pub use options::{HnswOptions, Mode};
-pub use refusal::Refusal;
-pub use statement::HnswSessionExt;
-pub use table::VectorTable;
+pub use recognize::refusal::Refusal;
+pub use search::table::VectorTable;
 
 use crate::create::ProgressFn;
 use shared::Shared;
@@ -86,14 +49,14 @@ pub fn register(ctx: &SessionContext) -> Result<()> {
             extensions.insert(HnswOptions::default());
         }
     }
-    ctx.add_analyzer_rule(Arc::new(analyzer::CreateIndexRule));
-    ctx.add_analyzer_rule(Arc::new(bind::BindRule));
-    ctx.add_optimizer_rule(Arc::new(ranked::RankRule::new(Arc::clone(&shared))));
-    ctx.add_optimizer_rule(Arc::new(rule::KnnRule::new(shared)));
-    functions::register(ctx);
+    ctx.add_analyzer_rule(Arc::new(rules::create_index::CreateIndexRule));
+    ctx.add_analyzer_rule(Arc::new(rules::bind_query::BindRule));
+    ctx.add_optimizer_rule(Arc::new(rules::ranked_join::RankRule::new(Arc::clone(&shared))));
+    ctx.add_optimizer_rule(Arc::new(rules::knn::KnnRule::new(shared)));
+    functions::register::register(ctx);
     session::keep_searches_as_planned(ctx);
-    aliases::register(ctx);
-    fold::register(ctx, fold::ArrayLiteralFolder::default());
+    functions::distance_aliases::register(ctx);
+    rules::fold_array_literal::register(ctx, rules::fold_array_literal::ArrayLiteralFolder::default());
     Ok(())
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use datafusion::execution::SessionStateBuilder;
 use datafusion::prelude::SessionContext;
 
-use super::sealed::{SealRule, UnsealRule};
+use crate::sql::rules::seal_search::{SealRule, UnsealRule};
 
 /// Builds the session's state anew; its id, settings and everything registered stay.
 ///

@@ -5,7 +5,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use datafusion::error::{DataFusionError, Result};
 use datafusion::prelude::{SessionConfig, SessionContext};
-use datafusion_hnsw::sql::statement::HnswSessionExt as _;
+use datafusion_hnsw::sql::ddl::statement::HnswSessionExt as _;
 use sqllogictest::{AsyncDB, DBOutput};
 
 use crate::output::{Column, Output};

@@ -19,7 +19,7 @@ use datafusion_cli::object_storage::StdinCarriesCommands;
 use datafusion_cli::object_storage::instrumented::InstrumentedObjectStoreRegistry;
 use datafusion_cli::pool_type::PoolType;
 use datafusion_cli::print_options::PrintOptions;
-use datafusion_hnsw::sql::statement::desugar;
+use datafusion_hnsw::sql::ddl::statement::desugar;
 
 use crate::args::Args;
 use crate::progress::Progress;

@@ -1,7 +1,7 @@
 //! Every kernel against its plain twin.
 
 use super::*;
-use crate::hnsw::levels::mix;
+use crate::hnsw::build::levels::mix;
 
 fn bytes(count: usize, seed: u64) -> Vec<u8> {
     (0..count as u64)

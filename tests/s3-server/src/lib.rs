@@ -4,8 +4,8 @@
 
 use std::error::Error;
 
-use hyper_util::rt::TokioIo;
 use hyper::server::conn::http1;
+use hyper_util::rt::TokioIo;
 use s3s::auth::SimpleAuth;
 use s3s::service::S3ServiceBuilder;
 use tokio::io::AsyncReadExt;
@@ -16,17 +16,22 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let [_, root, access, secret] = &std::env::args().collect::<Vec<_>>()[..] else {
         return Err("usage: s3-server DIRECTORY ACCESS-KEY SECRET-KEY".into());
     };
-    let mut builder = S3ServiceBuilder::new(s3s_fs::FileSystem::new(root).map_err(|error| format!("{error:?}"))?);
+    let mut builder =
+        S3ServiceBuilder::new(s3s_fs::FileSystem::new(root).map_err(|error| format!("{error:?}"))?);
     builder.set_auth(SimpleAuth::from_single(access.clone(), secret.clone()));
     let service = builder.build();
     let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
     println!("{}", listener.local_addr()?.port());
     let serve = async {
         loop {
-            let Ok((socket, _)) = listener.accept().await else { continue };
+            let Ok((socket, _)) = listener.accept().await else {
+                continue;
+            };
             let service = service.clone();
             tokio::spawn(async move {
-                let _ = http1::Builder::new().serve_connection(TokioIo::new(socket), service).await;
+                let _ = http1::Builder::new()
+                    .serve_connection(TokioIo::new(socket), service)
+                    .await;
             });
         }
     };

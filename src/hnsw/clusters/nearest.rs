@@ -1,0 +1,257 @@
+//! The cells of an index, nearest to a query first.
+
+use super::inverted_lists::Cells;
+use crate::hnsw::graph::distance_computer::CodeSpace;
+use crate::hnsw::kernels::{self, CodeMetric, Isa, Ones, QueryCode, dot_base};
+
+/// Keys that are looked at to find a limit.
+const SAMPLE: usize = 128;
+/// Keys that are compared with a limit at a time.
+const BLOCK: usize = 64;
+/// Parts of the range of keys that are told apart before cells are put in order.
+const PARTS: usize = 512;
+/// Steps for each cell to its place among those of its part, at most; if one cell is so far away that most others are in one
+/// part, sorting takes fewer.
+const STEPS: usize = 8;
+
+/// Cells in the order of their distance, and of their numbers if that is the same: some of them at a time, since most are
+/// never asked for. Which of them are compared at all does not change the order of the others.
+#[derive(Debug, Default)]
+pub(crate) struct Nearest {
+    /// The keys of all cells.
+    keys: Vec<u32>,
+    /// Some of them, sorted.
+    sample: Vec<u32>,
+    /// Keys and cells from one limit up to the next.
+    found: Vec<u64>,
+    /// The same in order, and how many of them were given.
+    order: Vec<u64>,
+    given: usize,
+    /// All cells with smaller keys were put in order.
+    limit: u64,
+    /// How many cells will be put in order next, about.
+    more: usize,
+}
+
+impl Nearest {
+    /// Compares the centres of these cells with the query. About `first` of them will be asked for.
+    #[inline(always)]
+    pub(crate) fn fill(&mut self, cells: &Cells<'_>, space: &CodeSpace<'_>, first: usize, ids: &[u32]) {
+        self.keys.resize(ids.len(), 0);
+        let keys = &mut self.keys[..];
+        match space.query.metric {
+            CodeMetric::Dot => kernels::code_keys(space.isa, space.query, cells.centres, ids, keys),
+            CodeMetric::Squared => {
+                // (q - c)² is q² + c² - 2 q c, and products are the cheaper ones. The sum fits whatever its parts do.
+                let bytes = space.query.bytes;
+                kernels::code_keys(
+                    space.isa,
+                    QueryCode::new(CodeMetric::Dot, bytes),
+                    cells.centres,
+                    ids,
+                    keys,
+                );
+                #[expect(
+                    clippy::cast_possible_truncation,
+                    clippy::cast_sign_loss,
+                    reason = "below 2^30"
+                )]
+                let base = dot_base(bytes.len()) as u32;
+                let all = kernels::code_square(bytes).wrapping_sub(2 * base);
+                let squares = cells.squares();
+                let complete = |key: &mut u32, square: u32| {
+                    *key = key.wrapping_mul(2).wrapping_add(all).wrapping_add(square);
+                };
+                if ids.len() == squares.len() {
+                    keys.iter_mut()
+                        .zip(squares)
+                        .for_each(|(key, &square)| complete(key, square));
+                } else {
+                    keys.iter_mut()
+                        .zip(ids)
+                        .for_each(|(key, &id)| complete(key, squares[id as usize]));
+                }
+            }
+        }
+        let step = self.keys.len().div_ceil(SAMPLE).max(1);
+        self.sample.clear();
+        self.sample.extend(self.keys.iter().step_by(step));
+        self.sample.sort_unstable();
+        self.order.clear();
+        (self.given, self.limit, self.more) = (0, 0, first.max(1));
+    }
+
+    /// The place of the next cell among those given, and the key of its centre.
+    #[inline(always)]
+    pub(crate) fn next(&mut self, isa: Isa) -> Option<(usize, u32)> {
+        while self.given == self.order.len() {
+            if self.limit > u64::from(u32::MAX) {
+                return None;
+            }
+            self.put_in_order(isa);
+        }
+        let word = self.order[self.given];
+        self.given += 1;
+        let cell = usize::try_from(word & u64::from(u32::MAX)).ok()?;
+        Some((cell, u32::try_from(word >> 32).expect("32 bits")))
+    }
+
+    /// Raises the limit, by the sample, and finds the cells below it that were not below it before.
+    #[inline(always)]
+    fn put_in_order(&mut self, isa: Isa) {
+        let before = self.sample.partition_point(|&key| u64::from(key) < self.limit);
+        let further = (self.more * self.sample.len()).div_ceil(self.keys.len().max(1));
+        self.more = self.more.saturating_mul(2);
+        let low = u32::try_from(self.limit).unwrap_or(u32::MAX);
+        let high = self
+            .sample
+            .get(before.saturating_add(further))
+            .copied()
+            .unwrap_or(u32::MAX);
+        self.limit = u64::from(high) + 1;
+        self.found.clear();
+        for (block, first) in self.keys.chunks(BLOCK).zip((0u64..).step_by(BLOCK)) {
+            let mut within = kernels::at_most(isa, block, high);
+            if low > 0 && within != 0 {
+                within &= !kernels::at_most(isa, block, low - 1);
+            }
+            for place in Ones(within) {
+                let (key, cell) = (block[place as usize], first + u64::from(place));
+                self.found.push(u64::from(key) << 32 | cell);
+            }
+        }
+        self.sort_by_parts();
+    }
+
+    /// Puts what was found in order, by counting how much of it falls into each part.
+    #[inline(always)]
+    fn sort_by_parts(&mut self) {
+        let found = &self.found;
+        let keys = || found.iter().map(|word| word >> 32);
+        let (nearest, farthest) = (keys().min().unwrap_or(0), keys().max().unwrap_or(0));
+        let bits = u64::BITS - (farthest - nearest).leading_zeros();
+        let shift = bits.saturating_sub(PARTS.ilog2());
+        let part = |word: u64| {
+            usize::try_from(((word >> 32) - nearest) >> shift).expect("below the number of parts")
+        };
+        let mut ends = [0; PARTS + 1];
+        found.iter().for_each(|&word| ends[part(word) + 1] += 1);
+        for i in 0..PARTS {
+            ends[i + 1] += ends[i];
+        }
+        self.order.clear();
+        self.order.resize(found.len(), 0);
+        for &word in found {
+            let end = &mut ends[part(word)];
+            self.order[*end] = word;
+            *end += 1;
+        }
+        sort_nearly_sorted(&mut self.order);
+        self.given = 0;
+    }
+}
+
+/// By insertion, as hardly any word has far to go; or else as any other words are sorted.
+#[inline(always)]
+fn sort_nearly_sorted(words: &mut [u64]) {
+    let mut steps = STEPS * words.len();
+    for place in 1..words.len() {
+        let word = words[place];
+        let mut at = place;
+        while at > 0 && words[at - 1] > word {
+            words[at] = words[at - 1];
+            at -= 1;
+        }
+        words[at] = word;
+        steps = steps.saturating_sub(place - at);
+        if steps == 0 {
+            return words.sort_unstable();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hnsw::build::levels::mix;
+    use crate::hnsw::kernels::CodeRows;
+    use std::sync::OnceLock;
+
+    fn bytes(count: usize, seed: u64) -> Vec<u8> {
+        (0..count as u64)
+            .map(|i| mix(seed ^ mix(i)).to_le_bytes()[0])
+            .collect()
+    }
+
+    #[test]
+    fn cells_come_in_order_and_others_do_not_change_it() {
+        const DIM: usize = 40;
+        for (count, metric) in [1, 15, 129, 1000]
+            .into_iter()
+            .flat_map(|count| [(count, CodeMetric::Squared), (count, CodeMetric::Dot)])
+        {
+            let (mut centres, query) = (bytes(count * DIM, 1), bytes(DIM, 2));
+            // Some are at the same place, and one is far from all others.
+            let (first, rest) = centres.split_at_mut(DIM);
+            rest.chunks_exact_mut(DIM)
+                .step_by(5)
+                .for_each(|centre| centre.copy_from_slice(first));
+            centres[(count - 1) * DIM..].fill(if query[0] < 128 { 255 } else { 0 });
+            let rows = CodeRows {
+                bytes: &centres,
+                stride: DIM,
+            };
+            let squares = OnceLock::new();
+            let cells = Cells {
+                centres: rows,
+                starts: &[],
+                layers: 1,
+                squares: &squares,
+                groups: None,
+            };
+            let space = CodeSpace {
+                isa: Isa::best(),
+                query: QueryCode::new(metric, &query),
+                codes: rows,
+            };
+            for ids in [1, 3].map(|step| {
+                (0..)
+                    .step_by(step)
+                    .take(count.div_ceil(step))
+                    .collect::<Vec<u32>>()
+            }) {
+                let mut keys = vec![0; ids.len()];
+                kernels::code_keys(Isa::Portable, space.query, rows, &ids, &mut keys);
+                let mut wanted: Vec<(u32, usize)> = keys.into_iter().zip(0..).collect();
+                wanted.sort_unstable();
+                for first in [1, 20, 5000] {
+                    let mut nearest = Nearest::default();
+                    nearest.fill(&cells, &space, first, &ids);
+                    let next = || nearest.next(Isa::best()).map(|(place, key)| (key, place));
+                    let found: Vec<(u32, usize)> = std::iter::from_fn(next).collect();
+                    assert_eq!(
+                        found,
+                        wanted,
+                        "{metric:?}, {} of {count}, {first} at first",
+                        ids.len()
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn words_are_sorted_however_far_they_have_to_go() {
+        for count in [0, 1, 2, 100, 3000] {
+            let words: Vec<u64> = (0..count).map(|i| mix(i) % 1000).collect();
+            let mut wanted = words.clone();
+            wanted.sort_unstable();
+            let mut nearly = wanted.clone();
+            nearly.chunks_exact_mut(2).for_each(|pair| pair.swap(0, 1));
+            for mut words in [words, nearly, wanted.iter().rev().copied().collect()] {
+                sort_nearly_sorted(&mut words);
+                assert_eq!(words, wanted);
+            }
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! Looking a sidecar up: the one for exactly the bytes at hand, or why there is none.
+
+use std::borrow::Borrow;
+use std::collections::HashMap;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, MutexGuard, PoisonError};
+
+use futures::{StreamExt, stream};
+
+use crate::format::SourceIdentity;
+use crate::hnsw::VectorMetric;
+use crate::sidecar::open_cache::Sidecar;
+use crate::sidecar::place::location::{Home, Location};
+use crate::sidecar::place::name::SidecarName;
+use crate::sidecar::reason::{Reason, Stale};
+use crate::sidecar::remote::listing_cache::Patience;
+use crate::sidecar::source_hash::{CONTENT_HASH, Content};
+use crate::sidecar::store::{REMEMBERED, SidecarStore};
+
+/// What became of a lookup.
+#[derive(Clone, Debug)]
+pub enum Lookup {
+    /// The index of exactly these bytes.
+    Fresh(Arc<Sidecar>),
+    /// Answer the file exactly, and say why.
+    Unusable(Reason),
+}
+
+impl Lookup {
+    /// The sidecar, if it can be used.
+    pub fn fresh(&self) -> Option<&Arc<Sidecar>> {
+        match self {
+            Lookup::Fresh(sidecar) => Some(sidecar),
+            Lookup::Unusable(_) => None,
+        }
+    }
+
+    /// The reason, if it cannot.
+    pub fn reason(&self) -> Option<&Reason> {
+        match self {
+            Lookup::Fresh(_) => None,
+            Lookup::Unusable(reason) => Some(reason),
+        }
+    }
+}
+
+impl SidecarStore {
+    /// The sidecar of this column and metric, if there is one for exactly the bytes that `found` tells of.
+    ///
+    /// Costs one `stat` for a local sidecar that is open already, and nothing for a remote one. Never fails:
+    /// whatever goes wrong is a reason to answer the file exactly. Warns once for each sidecar that cannot be used.
+    pub async fn lookup(
+        &self,
+        location: &Location,
+        column: &str,
+        metric: VectorMetric,
+        found: &SourceIdentity,
+    ) -> Lookup {
+        self.counts.lookups.fetch_add(1, Ordering::Relaxed);
+        let name = location.sidecar_name(column, metric);
+        let home = location.home();
+        let looked = match self.open(&home, &name).await {
+            Ok(sidecar) => self.check(sidecar, location, column, metric, found).await,
+            Err(reason) => Err(reason),
+        };
+        match looked {
+            Ok(sidecar) => {
+                self.warned().remove(sidecar.url());
+                Lookup::Fresh(sidecar)
+            }
+            Err(reason) => {
+                self.warn_once(&home, &name, &reason);
+                Lookup::Unusable(reason)
+            }
+        }
+    }
+
+    /// Looks up many files at once; the answers come in the order of the files.
+    pub async fn lookup_all(
+        &self,
+        files: &[(Location, SourceIdentity)],
+        column: &str,
+        metric: VectorMetric,
+    ) -> Vec<Lookup> {
+        self.list_ahead(files.iter().map(|(location, _)| location), column, metric)
+            .await;
+        let parallel = self.options().lookup_parallel.max(1);
+        let lookups = files
+            .iter()
+            .map(|(location, found)| self.lookup(location, column, metric, found));
+        stream::iter(lookups.collect::<Vec<_>>())
+            .buffered(parallel)
+            .collect()
+            .await
+    }
+
+    /// Lists the directories of many remote files at once, before each of them is looked up.
+    ///
+    /// Costs nothing for local files and for directories that were listed a short while ago.
+    pub async fn list_ahead(
+        &self,
+        files: impl IntoIterator<Item = impl Borrow<Location>>,
+        column: &str,
+        metric: VectorMetric,
+    ) {
+        // The first local one ends it: the files of a table are all of one store.
+        let remote = files.into_iter().map_while(|file| match file.borrow().home() {
+            Home::Local(_) => None,
+            Home::Remote(dir) => Some((dir, file.borrow().sidecar_name(column, metric))),
+        });
+        let wanted: Vec<_> = remote.collect();
+        let patience = Patience::from(&*self.options());
+        self.listings.list_ahead(&wanted, patience).await;
+    }
+
+    /// Whether the sidecar can be used; compares the contents of a local file if its e-tag does not decide.
+    async fn check(
+        &self,
+        sidecar: Arc<Sidecar>,
+        location: &Location,
+        column: &str,
+        metric: VectorMetric,
+        found: &SourceIdentity,
+    ) -> Result<Arc<Sidecar>, Reason> {
+        let other_tag = match sidecar.check(column, metric, found) {
+            Ok(()) => return Ok(sidecar),
+            Err(reason @ Reason::Stale(Stale::ETag)) => reason,
+            Err(reason) => return Err(reason),
+        };
+        let (Some(path), Some(indexed)) = (&location.local, sidecar.meta().properties.get(CONTENT_HASH))
+        else {
+            return Err(other_tag);
+        };
+        match self.contents.of(path).await {
+            Content::Hash(now) if now == *indexed => Ok(sidecar),
+            Content::Hash(_) => Err(Reason::Stale(Stale::Content)),
+            Content::Pending => Err(Reason::Checking),
+            Content::Unreadable => Err(other_tag),
+        }
+    }
+
+    fn warn_once(&self, home: &Home, name: &SidecarName, reason: &Reason) {
+        let url = home.address(name);
+        if !reason.is_worth_a_warning() {
+            tracing::trace!(%url, code = %reason.code(), "no sidecar to use");
+            return;
+        }
+        let code = reason.code();
+        let mut warned = self.warned();
+        if warned.get(&url).is_some_and(|before| *before == code) {
+            return;
+        }
+        if warned.len() >= REMEMBERED {
+            warned.clear();
+        }
+        tracing::warn!(%url, %code, "answering the file without its index: {reason}");
+        warned.insert(url, code.into_owned());
+    }
+
+    fn warned(&self) -> MutexGuard<'_, HashMap<String, String>> {
+        self.warned.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

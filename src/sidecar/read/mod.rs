@@ -1,0 +1,5 @@
+//! Reading: [`lookup`] finds the sidecar of a file, [`open`] opens it, [`inventory`] lists all of them.
+
+pub(crate) mod inventory;
+pub(crate) mod lookup;
+pub(crate) mod open;

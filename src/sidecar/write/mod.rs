@@ -1,0 +1,5 @@
+//! Writing: [`publish`] puts a sidecar in place, [`upload`] sends one to an object store, [`remove`] deletes one.
+
+pub(crate) mod publish;
+pub(crate) mod remove;
+pub(crate) mod upload;

@@ -1,0 +1,4 @@
+//! Searches and builds without SQL, for programs.
+
+pub(crate) mod index_builder;
+pub(crate) mod vector_table;

@@ -1,0 +1,177 @@
+//! The tables and files that statements about indexes are about.
+
+use std::sync::Arc;
+
+use datafusion::common::{Result, TableReference, exec_err, plan_datafusion_err, plan_err};
+use datafusion::datasource::TableProvider;
+use datafusion::datasource::listing::PartitionedFile;
+use datafusion::execution::SessionState;
+use datafusion::physical_plan::empty::EmptyExec;
+use futures::{StreamExt, TryStreamExt};
+
+use crate::create::FileToIndex;
+use crate::rows::footer::SourceFile;
+use crate::rows::scan::{TableFiles, is_parquet_listing};
+use crate::rows::vectors::item_type;
+use crate::sidecar::Location;
+use crate::sql::options::HnswOptions;
+use crate::sql::search::files::{LOOKUPS_AT_ONCE, identity, location, sidecar_dir};
+use crate::sql::search::table::VectorTable;
+use crate::sql::shared::Shared;
+
+/// The table to index or to search: files, and where the column is.
+pub(crate) struct Target {
+    pub files: Vec<FileToIndex>,
+    pub table: Option<TableFiles>,
+    pub column: usize,
+}
+
+/// Looks a table up in the session's catalogs.
+///
+/// # Errors
+///
+/// Returns an error if there is none of that name, or if it is not a listing of Parquet files.
+pub(crate) async fn parquet_table(
+    state: &SessionState,
+    name: &TableReference,
+) -> Result<Arc<dyn TableProvider>> {
+    let schema = state.schema_for_ref(name.clone())?;
+    let provider = schema
+        .table(name.table())
+        .await?
+        .ok_or_else(|| plan_datafusion_err!("there is no table {name}"))?;
+    let provider = match provider.downcast_ref::<VectorTable>() {
+        Some(table) => Arc::clone(table.inner()),
+        None => provider,
+    };
+    if !is_parquet_listing(provider.as_ref()) {
+        return plan_err!(
+            "{name} is not a table of Parquet files; indexes are built for CREATE EXTERNAL TABLE ... STORED AS PARQUET"
+        );
+    }
+    Ok(provider)
+}
+
+/// The files of a table as an index over one column sees them.
+pub(crate) async fn target(
+    state: &SessionState,
+    provider: &Arc<dyn TableProvider>,
+    table: &TableReference,
+    column: &str,
+) -> Result<Target> {
+    let schema = provider.schema();
+    let Some((index, field)) = schema.column_with_name(column) else {
+        let names: Vec<&str> = schema
+            .fields()
+            .iter()
+            .filter(|field| item_type(field.data_type()).is_some())
+            .map(|field| field.name().as_str())
+            .collect();
+        return plan_err!(
+            "{table} has no column {column}; its vector columns are: {}",
+            names.join(", ")
+        );
+    };
+    if item_type(field.data_type()).is_none() {
+        return plan_err!(
+            "column {column} of {table} is {}, but vectors are lists of Float16, Float32 or Float64",
+            field.data_type()
+        );
+    }
+    let (files, table_files) = files(state, provider, &[index]).await?;
+    Ok(Target {
+        files,
+        table: table_files,
+        column: index,
+    })
+}
+
+/// The files of a table in the order of their paths, and its scan of these columns taken apart.
+pub(crate) async fn files(
+    state: &SessionState,
+    provider: &Arc<dyn TableProvider>,
+    columns: &[usize],
+) -> Result<(Vec<FileToIndex>, Option<TableFiles>)> {
+    let plan = provider.scan(state, Some(&columns.to_vec()), &[], None).await?;
+    if plan.is::<EmptyExec>() {
+        return Ok((vec![], None));
+    }
+    let Some(files) = TableFiles::of(&plan) else {
+        return plan_err!("the table is not read as whole Parquet files, so row numbers would mean nothing");
+    };
+    let shared = Shared::of(state)?;
+    let options = HnswOptions::of(state.config_options());
+    shared
+        .sidecars
+        .set_cache(options.cache_dir(), options.cache_size as u64);
+    let dir = sidecar_dir(&options, state.runtime_env())?;
+    let store = state.runtime_env().object_store(files.store_url())?;
+    let look = async |file: PartitionedFile| {
+        let source = SourceFile::new(
+            Arc::clone(&store),
+            files.store_url().clone(),
+            file.object_meta.clone(),
+        );
+        if !source.is_as_listed() {
+            return exec_err!(
+                "{} changed after its directory was listed; create the table again",
+                source.meta.location
+            );
+        }
+        let source = source.identified().await?;
+        let footer = shared.footers.get(&source).await?;
+        Ok(FileToIndex {
+            location: location(&source, dir.clone()),
+            identity: identity(&source, &footer),
+            file,
+            source,
+            footer,
+        })
+    };
+    let mut found: Vec<FileToIndex> = futures::stream::iter(files.files().cloned())
+        .map(look)
+        .buffered(LOOKUPS_AT_ONCE)
+        .try_collect()
+        .await?;
+    found.sort_by(|a, b| a.source.meta.location.cmp(&b.source.meta.location));
+    Ok((found, Some(files)))
+}
+
+/// Where the sidecars of all files of a table are.
+pub(crate) async fn locations(
+    state: &SessionState,
+    provider: &Arc<dyn TableProvider>,
+) -> Result<Vec<Location>> {
+    let plan = provider.scan(state, Some(&vec![]), &[], None).await?;
+    let Some(files) = TableFiles::of(&plan) else {
+        return Ok(vec![]);
+    };
+    let dir = sidecar_dir(&HnswOptions::of(state.config_options()), state.runtime_env())?;
+    let store = state.runtime_env().object_store(files.store_url())?;
+    Ok(files
+        .files()
+        .map(|file| {
+            let source = SourceFile::new(
+                Arc::clone(&store),
+                files.store_url().clone(),
+                file.object_meta.clone(),
+            );
+            location(&source, dir.clone())
+        })
+        .collect())
+}
+
+/// Every Parquet table of the session's default schema, with its name.
+pub(crate) async fn all_parquet_tables(
+    state: &SessionState,
+) -> Result<Vec<(String, Arc<dyn TableProvider>)>> {
+    let schema = state.schema_for_ref(TableReference::bare("any"))?;
+    let mut tables = vec![];
+    for name in schema.table_names() {
+        if let Ok(provider) = parquet_table(state, &TableReference::bare(name.as_str())).await {
+            tables.push((name, provider));
+        }
+    }
+    tables.sort_by(|a, b| a.0.cmp(&b.0));
+    Ok(tables)
+}

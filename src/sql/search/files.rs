@@ -1,0 +1,216 @@
+//! The files of a search, each with how it will be answered.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use datafusion::common::Result;
+use datafusion::datasource::listing::{ListingTableUrl, PartitionedFile};
+use datafusion::execution::runtime_env::RuntimeEnv;
+use futures::{StreamExt, TryStreamExt};
+use object_store::ObjectStore;
+
+use crate::format::SourceIdentity;
+use crate::rows::footer::{Footer, SourceFile};
+use crate::rows::scan::TableFiles;
+use crate::sidecar::{Location, Lookup, Reason, Sidecar, SidecarDir};
+use crate::sql::options::{HnswOptions, Mode};
+use crate::sql::recognize::order_by::KnnRequest;
+use crate::sql::shared::Shared;
+
+/// Files whose footers and sidecars are looked up at the same time.
+pub(crate) const LOOKUPS_AT_ONCE: usize = 16;
+
+/// One file of a search.
+#[derive(Debug)]
+pub(crate) struct SearchFile {
+    /// As the scan names it, with its partition values.
+    pub file: PartitionedFile,
+    /// Where it lies.
+    pub source: SourceFile,
+    /// Its footer.
+    pub footer: Arc<Footer>,
+    /// How its nearest rows are found.
+    pub strategy: Strategy,
+    /// What finding and opening the sidecar took.
+    pub load: Duration,
+}
+
+impl SearchFile {
+    /// None of its rows with an indexed vector is nearer to the query than this; see [`Ball`](crate::sidecar::Ball).
+    pub(crate) fn at_least(&self, request: &KnnRequest, query: &[f64]) -> f64 {
+        match &self.strategy {
+            Strategy::Index(sidecar) => sidecar.ball().map_or(f64::NEG_INFINITY, |ball| {
+                ball.at_least(request.distance.metric(), query)
+            }),
+            Strategy::Exact(_) => f64::NEG_INFINITY,
+        }
+    }
+}
+
+/// How the nearest rows of one file are found.
+#[derive(Debug)]
+pub(crate) enum Strategy {
+    /// Through its index.
+    Index(Arc<Sidecar>),
+    /// By comparing every vector, because of this.
+    Exact(ExactBecause),
+}
+
+/// Where a search looks for sidecars.
+#[derive(Clone, Debug)]
+pub(crate) enum Sidecars {
+    /// Nowhere: `hnsw.mode = 'exact'`.
+    NotWanted,
+    /// Beside the files, or in this directory.
+    In(Option<SidecarDir>),
+}
+
+impl Sidecars {
+    /// As the session's settings say.
+    pub(crate) fn of(options: &HnswOptions, runtime: &RuntimeEnv) -> Result<Self> {
+        match options.mode {
+            Mode::Exact => Ok(Sidecars::NotWanted),
+            Mode::Auto | Mode::Off => Ok(Sidecars::In(sidecar_dir(options, runtime)?)),
+        }
+    }
+}
+
+/// Why a file is answered without an index.
+#[derive(Debug)]
+pub(crate) enum ExactBecause {
+    /// `hnsw.mode = 'exact'`.
+    Mode,
+    /// There is no sidecar that fits.
+    Sidecar(Reason),
+}
+
+impl ExactBecause {
+    /// The code that EXPLAIN shows.
+    pub(crate) fn code(&self) -> String {
+        match self {
+            ExactBecause::Mode => "mode_exact".to_owned(),
+            ExactBecause::Sidecar(reason) => reason.code().to_string(),
+        }
+    }
+}
+
+impl ExactBecause {
+    /// The code and a sentence of what to do.
+    pub(crate) fn explain(&self, request: &KnnRequest) -> String {
+        match self {
+            ExactBecause::Mode => "mode_exact: hnsw.mode is 'exact'".to_owned(),
+            ExactBecause::Sidecar(reason @ (Reason::NoSidecar | Reason::MetricMismatch { .. })) => format!(
+                "{}: {reason}; CREATE INDEX ON the table USING hnsw ({}) WITH (metric = '{}')",
+                reason.code(),
+                request.column_name,
+                request.distance.metric()
+            ),
+            ExactBecause::Sidecar(reason) => format!("{}: {reason}", reason.code()),
+        }
+    }
+}
+
+/// Finds out how each file of a scan will be answered. `None` if one of them is not as the table's listing says.
+pub(crate) async fn plan_files(
+    shared: &Shared,
+    table: &TableFiles,
+    store: Arc<dyn ObjectStore>,
+    request: &KnnRequest,
+    sidecars: &Sidecars,
+) -> Result<Option<Vec<SearchFile>>> {
+    if let Sidecars::In(dir) = sidecars {
+        let places = table.files().map(|file| {
+            let (url, meta) = (table.store_url().clone(), file.object_meta.clone());
+            location(&SourceFile::new(Arc::clone(&store), url, meta), dir.clone())
+        });
+        let metric = request.distance.metric();
+        shared
+            .sidecars
+            .list_ahead(places, &request.column_name, metric)
+            .await;
+    }
+    let planned = futures::stream::iter(table.files().cloned())
+        .map(|file| plan_file(shared, table, Arc::clone(&store), file, request, sidecars))
+        .buffered(LOOKUPS_AT_ONCE)
+        .try_collect::<Vec<Option<SearchFile>>>()
+        .await?;
+    Ok(planned.into_iter().collect())
+}
+
+async fn plan_file(
+    shared: &Shared,
+    table: &TableFiles,
+    store: Arc<dyn ObjectStore>,
+    file: PartitionedFile,
+    request: &KnnRequest,
+    sidecars: &Sidecars,
+) -> Result<Option<SearchFile>> {
+    let source = SourceFile::new(store, table.store_url().clone(), file.object_meta.clone());
+    if !source.is_as_listed() {
+        return Ok(None);
+    }
+    let source = source.identified().await?;
+    let footer = shared.footers.get(&source).await?;
+    let start = Instant::now();
+    let strategy = match sidecars {
+        Sidecars::NotWanted => Strategy::Exact(ExactBecause::Mode),
+        Sidecars::In(dir) => {
+            let location = location(&source, dir.clone());
+            let metric = request.distance.metric();
+            let identity = identity(&source, &footer);
+            match shared
+                .sidecars
+                .lookup(&location, &request.column_name, metric, &identity)
+                .await
+            {
+                Lookup::Fresh(sidecar) => Strategy::Index(sidecar),
+                Lookup::Unusable(reason) => Strategy::Exact(ExactBecause::Sidecar(reason)),
+            }
+        }
+    };
+    Ok(Some(SearchFile {
+        file,
+        source,
+        footer,
+        strategy,
+        load: start.elapsed(),
+    }))
+}
+
+/// Where the sidecars of a file are.
+pub(crate) fn location(source: &SourceFile, sidecar_dir: Option<SidecarDir>) -> Location {
+    Location {
+        store: Arc::clone(&source.store),
+        store_url: source.store_url.as_str().to_owned(),
+        parquet: source.meta.location.clone(),
+        local: source.local.clone(),
+        sidecar_dir,
+    }
+}
+
+/// The directory that `hnsw.sidecar_dir` names: a path, or the URL of a registered object store.
+pub(crate) fn sidecar_dir(options: &HnswOptions, runtime: &RuntimeEnv) -> Result<Option<SidecarDir>> {
+    if options.sidecar_dir.is_empty() {
+        return Ok(None);
+    }
+    let url = ListingTableUrl::parse(format!("{}/", options.sidecar_dir.trim_end_matches('/')))?;
+    let local = (url.scheme() == "file").then(|| format!("/{}", url.prefix()).into());
+    Ok(Some(SidecarDir {
+        store: runtime.object_store(&url)?,
+        store_url: url.object_store().as_str().to_owned(),
+        prefix: url.prefix().clone(),
+        local,
+    }))
+}
+
+/// What binds a sidecar to a file. The e-tag of a local file changes when it is copied with its sidecar; then the
+/// sidecar room compares the bytes.
+pub(crate) fn identity(source: &SourceFile, footer: &Footer) -> SourceIdentity {
+    SourceIdentity {
+        file_name: source.file_name().to_owned(),
+        size: source.meta.size,
+        footer_hash: footer.hash.clone(),
+        rows: footer.rows,
+        e_tag: source.meta.e_tag.clone(),
+    }
+}
