@@ -1,15 +1,14 @@
 //! An S3 server on the loopback, and a proxy before it that does to requests what networks do.
 //!
-//! The server is a program of its own (`tests/s3-server`), built on first use.
+//! The server is `tests/s3-server`, a member of this workspace, on a thread of its own.
 
-use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::{Arc, LazyLock, Mutex};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use object_store::aws::{AmazonS3, AmazonS3Builder};
 use object_store::{BackoffConfig, ClientOptions, RetryConfig};
+use s3_server::Server;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -18,37 +17,9 @@ use tokio::net::{TcpListener, TcpStream};
 pub const ACCESS_KEY: &str = "ACCESS-KEY-OF-TESTS";
 pub const SECRET_KEY: &str = "SECRET-KEY-OF-TESTS";
 
-/// The server's program, built once for all tests of this process.
-static PROGRAM: LazyLock<PathBuf> = LazyLock::new(|| {
-    let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/s3-server/Cargo.toml");
-    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("s3-server");
-    // The compiler beside the cargo that built this, whatever toolchain a dependency's folder asks for.
-    let compiler = Path::new(env!("CARGO")).with_file_name("rustc");
-    let mut cargo = Command::new(env!("CARGO"));
-    if compiler.exists() {
-        cargo.env("RUSTC", compiler);
-    }
-    let built = cargo
-        .args(["build", "--quiet", "--locked", "--manifest-path"])
-        .arg(manifest)
-        .arg("--target-dir")
-        .arg(&target)
-        .env_remove("CARGO_ENCODED_RUSTFLAGS")
-        .status();
-    assert!(
-        built.is_ok_and(|status| status.success()),
-        "tests/s3-server must build"
-    );
-    target
-        .join("debug")
-        .join(format!("s3-server{}", std::env::consts::EXE_SUFFIX))
-});
-
 /// A running server with one empty bucket; it ends with this.
 pub struct S3 {
-    child: Child,
-    _input: Option<ChildStdin>,
-    port: u16,
+    server: Server,
     dir: TempDir,
 }
 
@@ -87,26 +58,8 @@ impl S3 {
     pub fn start() -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
         std::fs::create_dir(dir.path().join("bucket")).expect("a bucket");
-        let mut child = Command::new(&*PROGRAM)
-            .arg(dir.path())
-            .args([ACCESS_KEY, SECRET_KEY])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("the server starts");
-        let input = child.stdin.take();
-        let mut line = String::new();
-        let output = child.stdout.take().expect("its output is ours");
-        BufReader::new(output)
-            .read_line(&mut line)
-            .expect("it says where it is");
-        let port = line.trim().parse().expect("a port");
-        Self {
-            child,
-            _input: input,
-            port,
-            dir,
-        }
+        let server = Server::start(dir.path(), ACCESS_KEY, SECRET_KEY).expect("the server starts");
+        Self { server, dir }
     }
 
     /// The objects that are there, parts of uploads included.
@@ -140,12 +93,12 @@ impl S3 {
     }
 
     pub fn port(&self) -> u16 {
-        self.port
+        self.server.port()
     }
 
     /// A client that talks to the server.
     pub fn client(&self) -> Arc<AmazonS3> {
-        client(self.port, Duration::from_secs(20))
+        client(self.port(), Duration::from_secs(20))
     }
 
     /// A client that talks through a proxy, and what the proxy sees.
@@ -155,15 +108,8 @@ impl S3 {
         plan: impl Fn(&Request) -> Fault + Send + Sync + 'static,
     ) -> (Arc<AmazonS3>, Log) {
         let log = Log::default();
-        let port = proxy(self.port, Arc::new(plan), Arc::clone(&log)).await;
+        let port = proxy(self.port(), Arc::new(plan), Arc::clone(&log)).await;
         (client(port, patience), log)
-    }
-}
-
-impl Drop for S3 {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 
