@@ -8,13 +8,18 @@ use rayon::prelude::*;
 use super::config::{HnswConfig, StoredVectors};
 use super::kernels::CodeRows;
 use super::metric::VectorMetric;
-use crate::hnsw::build::connectivity;
-use crate::hnsw::build::insert::Graph;
 use crate::hnsw::clusters::inverted_lists::OwnedCells;
-use crate::hnsw::graph::links::{Le32, Links, NodeRows, Parts, Vectors};
+use crate::hnsw::error::SearchError;
+use crate::hnsw::graph::links::Links;
+use crate::hnsw::graph::node_rows::NodeRows;
+use crate::hnsw::graph::owned::Graph;
+use crate::hnsw::graph::reachable::reachable;
+use crate::hnsw::graph::vectors::Vectors;
+use crate::hnsw::ids::{IndexId, Le32};
+use crate::hnsw::parts::Parts;
 use crate::hnsw::quantize::codebook::Codebook;
-use crate::hnsw::search::allowed_nodes::IndexId;
-use crate::hnsw::search::query::{self, SearchError, SearchOptions, SearchOutcome};
+use crate::hnsw::search::options::{SearchOptions, SearchOutcome};
+use crate::hnsw::search::query;
 use crate::id::RowId;
 
 /// The codes of all nodes.
@@ -147,10 +152,7 @@ impl HnswIndex {
 
     /// Nodes that the links of layer 0 do not lead to; the build leaves none.
     pub fn unreachable_nodes(&self) -> usize {
-        connectivity::reachable(self.graph.links())
-            .iter()
-            .filter(|&&is| !is)
-            .count()
+        reachable(self.graph.links()).iter().filter(|&&is| !is).count()
     }
 
     /// An index that owns a copy of all parts; `lists` are the NULL, zero and unlinked rows.

@@ -4,22 +4,24 @@ use std::ops::ControlFlow;
 
 use rayon::prelude::*;
 
-use super::assemble::{Kind, RowMap};
 use super::connectivity::repair;
 use super::duplicates::Groups;
-use super::insert::{self, Graph};
+use super::insert;
 use super::levels::draw_layer;
 use super::node_order;
+use super::row_map::{Kind, RowMap};
 use super::select_neighbors::Points;
 use crate::hnsw::clusters::inverted_lists::OwnedCells;
 use crate::hnsw::clusters::kmeans::cluster;
 use crate::hnsw::config::{BuildError, HnswConfig, MAX_CODE_DIM, MAX_DIM, MAX_ROWS, StoredVectors};
-use crate::hnsw::graph::links::{MAX_LEVELS, NO_SLOT, Vectors};
+use crate::hnsw::graph::owned::Graph;
+use crate::hnsw::graph::vectors::Vectors;
+use crate::hnsw::ids::{MAX_LEVELS, NO_SLOT};
 use crate::hnsw::index::{Codes, HnswIndex};
 use crate::hnsw::metric::VectorMetric;
 use crate::hnsw::progress::{BuildPhase, BuildProgress, Watch};
 use crate::hnsw::quantize::codebook::{self, Codebook};
-use crate::hnsw::search::query::{LENGTHS, vector_length};
+use crate::hnsw::query_vector::{LENGTHS, vector_length};
 use crate::id::RowId;
 
 /// Collects vectors and builds an [`HnswIndex`] of them.

@@ -5,12 +5,15 @@
 
 use std::ops::ControlFlow;
 
-use super::insert::{Graph, OWN_LINKS};
+use super::insert::OWN_LINKS;
 use super::select_neighbors::Points;
 use crate::hnsw::config::BuildError;
-use crate::hnsw::graph::links::{Links, NO_LINK};
+use crate::hnsw::error::Stop;
+use crate::hnsw::graph::links::Links;
+use crate::hnsw::graph::owned::Graph;
+use crate::hnsw::graph::reachable::follow;
 use crate::hnsw::graph::search_layer::{Scratch, descend, search_layer};
-use crate::hnsw::search::query::Stop;
+use crate::hnsw::ids::NO_LINK;
 
 /// How many nodes are mended between two looks at whether to go on.
 const STEP: u32 = 1024;
@@ -138,26 +141,4 @@ fn in_degrees(links: Links<'_>) -> Vec<u32> {
         }
     }
     degrees
-}
-
-/// Follows the links of layer 0 from a node on. `is_new` is asked of each link from and to, and whether to go on there.
-fn follow(links: Links<'_>, node: u32, mut is_new: impl FnMut(u32, u32) -> bool) {
-    // Each node is put there once, so that the stack stays small.
-    let mut stack = vec![node];
-    while let Some(from) = stack.pop() {
-        stack.extend(links.neighbours(from, 0).filter(|&to| is_new(from, to)));
-    }
-}
-
-/// Which nodes layer 0 leads to from the entry point. Links that lead nowhere are passed over.
-pub(crate) fn reachable(links: Links<'_>) -> Vec<bool> {
-    let mut reached = vec![false; links.node_count() as usize];
-    if let Some(entry) = reached.first_mut() {
-        *entry = true;
-        follow(links, 0, |_, to| {
-            let seen = reached.get_mut(to as usize);
-            seen.is_some_and(|seen| !std::mem::replace(seen, true))
-        });
-    }
-    reached
 }

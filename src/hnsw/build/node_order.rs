@@ -5,7 +5,7 @@
 
 use super::select_neighbors::Points;
 use crate::hnsw::clusters::kmeans::Clusters;
-use crate::hnsw::graph::search_layer::Space;
+use crate::hnsw::graph::distance_computer::Space;
 use crate::hnsw::kernels::{CodeMetric, CodeRows};
 use crate::hnsw::progress::Watch;
 

@@ -1,11 +1,11 @@
 //! Which candidates become neighbours (Algorithm 4).
 
-use crate::hnsw::graph::distance_computer::{CodeSpace, FloatSpace};
-use crate::hnsw::graph::links::Vectors;
-use crate::hnsw::graph::search_layer::{Candidate, Space};
+use crate::hnsw::graph::candidate_list::Candidate;
+use crate::hnsw::graph::distance_computer::{CodeSpace, FloatSpace, Space};
+use crate::hnsw::graph::vectors::Vectors;
 use crate::hnsw::kernels::{CodeMetric, CodeRows, Isa, QueryCode};
 use crate::hnsw::metric::VectorMetric;
-use crate::hnsw::search::query::{Query, vector_length};
+use crate::hnsw::query_vector::{Query, vector_length};
 
 /// The nodes as points that distances can be taken between.
 ///

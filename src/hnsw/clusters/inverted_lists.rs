@@ -4,9 +4,8 @@ use std::ops::Range;
 use std::sync::OnceLock;
 
 use super::kmeans::{Clusters, means_of_runs};
-use crate::hnsw::graph::distance_computer::CodeSpace;
-use crate::hnsw::graph::links::Le32;
-use crate::hnsw::graph::search_layer::Space;
+use crate::hnsw::graph::distance_computer::{CodeSpace, Space};
+use crate::hnsw::ids::Le32;
 use crate::hnsw::kernels::{self, CodeRows};
 
 /// Cells of a group, at least; and how many times that their root is more.

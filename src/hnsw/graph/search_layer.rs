@@ -1,96 +1,12 @@
 //! The one search loop, and the notes it keeps.
 
-pub(crate) use super::candidate_list::{Candidate, Pool};
-use super::links::{Damaged, Links};
-use crate::hnsw::clusters::nearest::Nearest;
+use super::candidate_list::{Candidate, Pool};
+use super::distance_computer::Space;
+use super::links::Links;
+use super::node_filter::{EveryNode, NodeFilter};
+use super::visited::Visited;
+use crate::hnsw::error::{Damaged, SearchError, Stop};
 use crate::hnsw::kernels::{self, Isa};
-use crate::hnsw::search::query::{SearchError, Stop};
-
-/// Where distances to the query come from. Keys order like the distances: smaller is nearer.
-pub(crate) trait Space {
-    /// The keys of `ids`; as many as `keys` has room for.
-    fn keys(&self, ids: &[u32], keys: &mut [u32]);
-
-    /// Bytes that a key is computed from.
-    fn bytes(&self) -> usize;
-
-    /// Says that the key of `id` will soon be asked for.
-    fn prefetch(&self, id: u32);
-}
-
-/// Which nodes a walk may go through.
-pub(crate) trait NodeFilter {
-    /// Moves those of `nodes` that it lets in to the front; gives how many.
-    fn keep(&self, nodes: &mut [u32]) -> usize;
-}
-
-/// Lets in all.
-pub(crate) struct EveryNode;
-
-impl NodeFilter for EveryNode {
-    #[inline(always)]
-    fn keep(&self, nodes: &mut [u32]) -> usize {
-        nodes.len()
-    }
-}
-
-/// The nodes already met: a bit for each, cleared through the list of touched words.
-#[derive(Debug, Default)]
-pub(crate) struct Visited {
-    words: Vec<u32>,
-    /// Places of the words that are not 0, and one more place, which may hold anything.
-    touched: Vec<u32>,
-    touched_len: usize,
-}
-
-impl Visited {
-    /// Forgets everything and makes room for `nodes`.
-    pub(crate) fn reset(&mut self, nodes: u32) {
-        for word in &self.touched[..self.touched_len] {
-            self.words[*word as usize] = 0;
-        }
-        self.touched_len = 0;
-        let words = nodes.div_ceil(32) as usize;
-        if self.words.len() < words {
-            self.words.resize(words, 0);
-            self.touched.resize(words + 1, 0);
-        }
-    }
-
-    /// True the first time that a node is met.
-    #[inline(always)]
-    pub(crate) fn insert(&mut self, node: u32) -> bool {
-        // No branch: whether a word is touched for the first time is a toss-up.
-        let word = &mut self.words[(node / 32) as usize];
-        let bit = 1u32 << (node % 32);
-        let new = *word & bit == 0;
-        self.touched[self.touched_len] = node / 32;
-        self.touched_len += usize::from(*word == 0);
-        *word |= bit;
-        new
-    }
-
-    /// Moves those of `nodes` that were not met to the front; gives how many. All are met now.
-    #[inline(always)]
-    pub(crate) fn keep_new(&mut self, nodes: &mut [u32]) -> usize {
-        let (words, touched) = (&mut self.words[..], &mut self.touched[..]);
-        let (mut kept, mut touched_len) = (0, self.touched_len);
-        for at in 0..nodes.len() {
-            let node = nodes[at];
-            let word = &mut words[(node / 32) as usize];
-            let bit = 1u32 << (node % 32);
-            let new = *word & bit == 0;
-            touched[touched_len] = node / 32;
-            touched_len += usize::from(*word == 0);
-            *word |= bit;
-            nodes[kept] = node;
-            // A damaged list may name a node twice.
-            kept += usize::from(new);
-        }
-        self.touched_len = touched_len;
-        kept
-    }
-}
 
 /// The paper's *v*, *C* and *W*, the neighbours of a hop and the entries to a layer; reused between searches.
 #[derive(Debug, Default)]
@@ -99,7 +15,6 @@ pub(crate) struct Scratch {
     pub(crate) pool: Pool,
     pub(crate) fresh: Vec<u32>,
     pub(crate) arrived: Vec<u32>,
-    pub(crate) nearest: Nearest,
     pub(crate) keys: Vec<u32>,
     /// A word for each of some cells or groups, see [`compare`](crate::hnsw::clusters::inverted_lists::compare).
     pub(crate) order: Vec<u64>,

@@ -6,7 +6,7 @@
 
 use rayon::prelude::*;
 
-use super::rounding::LengthKept;
+use super::length_kept::{LengthKept, WHOLE};
 use crate::hnsw::kernels::{
     CodeMetric, CodeRows, FloatMetric, Isa, QueryCode, code_keys, dot_base, float_sums, in_lanes,
     with_instructions,
@@ -185,9 +185,6 @@ impl Codebook {
         if longest > 0.0 { longest / 127.0 } else { 1.0 }
     }
 }
-
-/// Numbers from here on are whole. Conversions to integers, which saturate, are not done many at a time; additions are.
-pub(crate) const WHOLE: f32 = 8_388_608.0;
 
 #[inline(always)]
 fn round_to_code(x: f32, least: f32) -> u8 {

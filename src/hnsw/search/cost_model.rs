@@ -3,10 +3,10 @@
 //! The model only has to order the ways: it was fitted on 200,000 x 128 and 12,000 x 384, and the data of the fit are
 //! in `docs/ENGINE.md`.
 
-use super::filtered::SearchWay;
+use super::options::SearchWay;
 use super::probe_budget::{kept, with_spare};
 use crate::hnsw::config::StoredVectors;
-use crate::hnsw::graph::links::Parts;
+use crate::hnsw::parts::Parts;
 
 /// A candidate of a narrow walk, which finds most of what it looks at in the caches; and of a wide one, for each
 /// square root of its width, as memory is waited for and the sorted candidates make way for each other.
@@ -58,11 +58,6 @@ pub(crate) fn is_exact_cheaper(parts: &Parts<'_>, k: usize, ef: usize) -> bool {
     f64::from(parts.node_count()) * vector(parts) <= walk(ef as f64, k as f64)
 }
 
-/// The share of rows that are allowed.
-pub(crate) fn share(parts: &Parts<'_>, count: u64) -> f64 {
-    count as f64 / parts.row_count().max(1) as f64
-}
-
 /// The fewest allowed candidates of a walk of this width for its answer to count: fewer than three quarters of what a
 /// filter that has nothing to do with the query leaves mean that the walk looked in the wrong place.
 pub(crate) fn enough(parts: &Parts<'_>, count: u64, k: usize, width: usize) -> usize {
@@ -71,14 +66,14 @@ pub(crate) fn enough(parts: &Parts<'_>, count: u64, k: usize, width: usize) -> u
         clippy::cast_sign_loss,
         reason = "no more than the width"
     )]
-    let usual = (width as f64 * share(parts, count)) as usize;
+    let usual = (width as f64 * parts.selectivity(count)) as usize;
     (usual - usual / 4).max(k)
 }
 
 /// The rank among all candidates of the `k`-th nearest allowed one that a filter without any relation to the query leaves,
 /// and some deviations more.
 pub(crate) fn expected_within(parts: &Parts<'_>, count: u64, k: usize) -> usize {
-    let (share, k) = (share(parts, count), k as f64);
+    let (share, k) = (parts.selectivity(count), k as f64);
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
@@ -95,7 +90,7 @@ pub(crate) fn width(parts: &Parts<'_>, count: u64, k: usize, ef: usize) -> usize
         clippy::cast_sign_loss,
         reason = "saturates, which is meant"
     )]
-    let wide = ((ef as f64 * WIDER).max(k as f64 * ENOUGH) / share(parts, count)) as usize;
+    let wide = ((ef as f64 * WIDER).max(k as f64 * ENOUGH) / parts.selectivity(count)) as usize;
     wide.max(ef)
 }
 
@@ -110,14 +105,14 @@ pub(crate) fn cheapest(parts: &Parts<'_>, count: u64, k: usize, ef: usize) -> Se
     let codes = rows + making_way(ef.max(with_spare(k)));
     let cells = parts.cells.map_or(f64::INFINITY, |cells| {
         let bytes = cells.centres.stride as f64;
-        let candidate = CANDIDATE_IN_CELLS / share(parts, count).cbrt();
+        let candidate = CANDIDATE_IN_CELLS / parts.selectivity(count).cbrt();
         let found = (wanted * candidate + k as f64 * FOUND_IN_CELLS) * (1.0 + FINDING / bytes);
         let looks = found.min(rows * ROW_IN_CELLS);
         let kept = kept(ef, k) as f64;
         cells.count() as f64 * CELL + looks + kept * kept * MAKING_WAY
     });
     let otherwise = if cells.is_finite() { cells } else { codes };
-    let wasted = WASTED * (1.0 - share(parts, count)).max(0.0) * otherwise;
+    let wasted = WASTED * (1.0 - parts.selectivity(count)).max(0.0) * otherwise;
     let graph = walk(width(parts, count, k, ef) as f64, k as f64) + wasted;
     let ways = [
         (exact, SearchWay::Exact),

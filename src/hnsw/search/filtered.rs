@@ -12,35 +12,24 @@
 //! If no more rows are allowed than candidates would be kept, each of them is looked at.
 
 use super::allowed_nodes::{AllowedNodes, nodes_of_rows};
+use super::beam_search::walk;
+use super::context::Notes;
 use super::cost_model::{cheapest, enough, expected_within, width};
+use super::options::{SearchOptions, SearchOutcome, SearchWay};
+use super::prepare::{Walk, with_space};
 use super::probe::AllowedCells;
 use super::probe_budget::{Plan, with_spare};
-use super::query::{Notes, Query, SearchError, SearchOptions, SearchOutcome, Stop, walk};
 use super::rerank::Decide;
-use crate::hnsw::graph::distance_computer::{CodeSpace, Walk, with_space};
-use crate::hnsw::graph::links::Parts;
-use crate::hnsw::graph::search_layer::{Candidate, Scratch, Space, search_among};
+use crate::hnsw::clusters::nearest::Nearest;
+use crate::hnsw::error::{SearchError, Stop};
+use crate::hnsw::graph::candidate_list::Candidate;
+use crate::hnsw::graph::distance_computer::{CodeSpace, Space};
+use crate::hnsw::graph::search_layer::{Scratch, search_among};
 use crate::hnsw::kernels::{self, Isa, Ones};
+use crate::hnsw::parts::Parts;
 use crate::hnsw::quantize::rounding::Rounding;
+use crate::hnsw::query_vector::Query;
 use crate::hnsw::row_set::RowSet;
-
-/// How to search.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum SearchWay {
-    /// The cheapest by a model of costs.
-    #[default]
-    Auto,
-    /// Look at the vector of every row, or of every allowed one; exact.
-    Exact,
-    /// Compare the codes of all allowed rows; without such, as [`Graph`](Self::Graph).
-    Codes,
-    /// Compare the codes of the allowed rows that are in the cells nearest to the query; without such, as
-    /// [`Graph`](Self::Graph).
-    Cells,
-    /// Walk the graph. Like the others it is exact if `ef` is as many as there are nodes.
-    Graph,
-}
 
 /// The fewest rows in a hundred that must be allowed for a walk from allowed row to allowed row.
 const CONNECTED: u64 = 1;
@@ -77,26 +66,30 @@ pub(crate) fn search(
         }
     }
     let kept = ef.max(with_spare(options.k));
-    let Notes { scratch, code } = notes;
+    let Notes {
+        scratch,
+        nearest,
+        code,
+    } = notes;
     let in_cells = parts
         .cells
         .filter(|_| way != SearchWay::Codes)
         .map(|cells| AllowedCells {
-            listed: nodes.by_cell(&cells),
             allowed: nodes,
             cells,
         });
     let plan = |codes: &CodeSpace<'_>| Plan::new(options, ef, way == SearchWay::Graph, nodes, codes);
     let rounding = with_space(parts, query, code, |space| match (space, in_cells) {
         (Walk::Codes(codes, rounding), Some(cells)) => {
-            look_into_cells(&cells, codes, codes, plan(codes), &known, scratch).map(|()| rounding)
+            look_into_cells(&cells, codes, codes, plan(codes), &known, nearest, scratch).map(|()| rounding)
         }
         (Walk::Codes(codes, rounding), None) => {
             compare_all(codes, nodes, kept, Stop(options.stop), scratch).map(|()| rounding)
         }
         // Distances from the code that is nearest to the query are none from the query, but order cells much as those do.
         (Walk::Floats(rows, Some(codes)), Some(cells)) => {
-            look_into_cells(&cells, codes, rows, plan(codes), &known, scratch).map(|()| Rounding::default())
+            look_into_cells(&cells, codes, rows, plan(codes), &known, nearest, scratch)
+                .map(|()| Rounding::default())
         }
         (Walk::Floats(rows, _), _) => {
             compare_all(rows, nodes, kept, Stop(options.stop), scratch).map(|()| Rounding::default())
@@ -145,10 +138,11 @@ fn look_into_cells(
     rows: &impl Space,
     plan: Plan<'_>,
     known: &[Candidate],
+    nearest: &mut Nearest,
     scratch: &mut Scratch,
 ) -> Result<(), SearchError> {
     let allowed = cells.allowed;
-    let all = cells.search(codes, rows, plan, known, scratch)?;
+    let all = cells.search(codes, rows, plan, known, nearest, scratch)?;
     if all || allowed.rows.count().saturating_mul(100) < allowed.parts.row_count() * CONNECTED {
         return Ok(());
     }

@@ -1,13 +1,13 @@
 //! Looks into cells: the nearest allowed nodes of those groups of nodes that are nearest to the query.
 
-use super::allowed_by_cluster::Listed;
 use super::allowed_nodes::AllowedNodes;
 use super::probe_budget::Plan;
-use super::query::SearchError;
 use crate::hnsw::clusters::inverted_lists::Cells;
-use crate::hnsw::graph::distance_computer::CodeSpace;
-use crate::hnsw::graph::links::Damaged;
-use crate::hnsw::graph::search_layer::{Candidate, Scratch, Space};
+use crate::hnsw::clusters::nearest::Nearest;
+use crate::hnsw::error::{Damaged, SearchError};
+use crate::hnsw::graph::candidate_list::Candidate;
+use crate::hnsw::graph::distance_computer::{CodeSpace, Space};
+use crate::hnsw::graph::search_layer::Scratch;
 use crate::hnsw::kernels::{self, Ones};
 
 /// Cells that are put in order besides those that are expected to be needed.
@@ -19,8 +19,6 @@ const BATCH: usize = 48;
 pub(crate) struct AllowedCells<'a> {
     pub(crate) cells: Cells<'a>,
     pub(crate) allowed: &'a AllowedNodes<'a>,
-    /// All allowed nodes, if they are known.
-    pub(crate) listed: Option<&'a Listed>,
 }
 
 impl AllowedCells<'_> {
@@ -32,12 +30,13 @@ impl AllowedCells<'_> {
         rows: &impl Space,
         plan: Plan<'_>,
         known: &[Candidate],
+        nearest: &mut Nearest,
         scratch: &mut Scratch,
     ) -> Result<bool, SearchError> {
         kernels::with_instructions(
             codes.isa,
             #[inline(always)]
-            || self.look(codes, rows, plan, known, scratch),
+            || self.look(codes, rows, plan, known, nearest, scratch),
         )
     }
 
@@ -66,7 +65,7 @@ impl AllowedCells<'_> {
     /// The cells that hold so many allowed nodes, about, if the filter has nothing to do with the query.
     fn cells_for(&self, allowed_nodes: usize) -> usize {
         let nodes = f64::from(self.allowed.parts.node_count());
-        let cells = allowed_nodes as f64 / self.allowed.share() * self.cells.count() as f64 / nodes;
+        let cells = allowed_nodes as f64 / self.allowed.selectivity() * self.cells.count() as f64 / nodes;
         #[expect(
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,
@@ -83,26 +82,21 @@ impl AllowedCells<'_> {
         rows: &impl Space,
         plan: Plan<'_>,
         known: &[Candidate],
+        nearest: &mut Nearest,
         scratch: &mut Scratch,
     ) -> Result<bool, SearchError> {
         let Scratch {
             pool,
             keys,
-            nearest,
             fresh: arriving,
             arrived,
             ..
         } = scratch;
         let first = self.cells_for(plan.patience);
-        let cells = if let Some(listed) = self.listed {
-            listed.cells()
-        } else {
-            arriving.clear();
-            arriving.extend((0..).take(self.cells.count()));
-            &*arriving
-        };
-        let compared_cells = cells.len();
-        nearest.fill(&self.cells, codes, FIRST + first + first / 4, cells);
+        let compared_cells = self.cells.count();
+        arriving.clear();
+        arriving.extend((0..).take(compared_cells));
+        nearest.fill(&self.cells, codes, FIRST + first + first / 4, arriving);
         pool.reset(plan.ef.max(plan.k));
         known.iter().for_each(|&candidate| pool.push(candidate));
         let (mut compared, mut improved, mut seen, mut reached) = (0, 0, 0, 0);
@@ -116,16 +110,9 @@ impl AllowedCells<'_> {
                     break;
                 };
                 let before = coming;
-                if let Some(listed) = self.listed {
-                    let nodes = listed.of(place);
-                    coming += nodes.len();
-                    arriving.resize(arriving.len().max(coming), 0);
-                    arriving[before..coming].copy_from_slice(nodes);
-                } else {
-                    let (end, members) = self.allowed_of(place, node_count, arriving, coming)?;
-                    coming = end;
-                    seen += members;
-                }
+                let (end, members) = self.allowed_of(place, node_count, arriving, coming)?;
+                coming = end;
+                seen += members;
                 if coming > before {
                     reached = key;
                 }

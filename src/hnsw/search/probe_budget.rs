@@ -5,7 +5,8 @@
 //! is allowed has many rows nearly as far as the nearest, and goes on for longer.
 
 use super::allowed_nodes::AllowedNodes;
-use super::query::{SearchOptions, Stop};
+use super::options::SearchOptions;
+use crate::hnsw::error::Stop;
 use crate::hnsw::graph::distance_computer::CodeSpace;
 use crate::hnsw::kernels::{CodeMetric, code_square, dot_base};
 
@@ -79,7 +80,7 @@ impl<'s> Plan<'s> {
         let doubt = if walk_failed { DOUBT } else { 1.0 };
         let counted = ef.max(LEAST_EF);
         let cells = allowed.parts.cells.map_or(0, |cells| cells.count());
-        let most = most_for_each(allowed.share(), allowed.parts.node_count(), cells);
+        let most = most_for_each(allowed.selectivity(), allowed.parts.node_count(), cells);
         #[expect(
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,

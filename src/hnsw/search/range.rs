@@ -2,9 +2,11 @@
 
 use rayon::prelude::*;
 
-use super::query::{SearchError, SearchOptions, SearchOutcome, search};
+use super::options::{SearchOptions, SearchOutcome};
+use super::query::search;
 use crate::hnsw::config::DEFAULT_EF_SEARCH;
-use crate::hnsw::graph::links::Parts;
+use crate::hnsw::error::SearchError;
+use crate::hnsw::parts::Parts;
 use crate::hnsw::row_set::RowSet;
 
 /// Finds the rows within `radius` (inclusive) of the query: the nearest `limit` of them.

@@ -2,16 +2,17 @@
 
 use std::collections::BinaryHeap;
 
-use super::query::{
-    Hit, Query, SearchError, SearchOptions, SearchOutcome, SearchStats, Stop, distance_error,
-};
+use super::options::{Hit, SearchOptions, SearchOutcome, SearchStats};
 use crate::hnsw::config::StoredVectors;
-use crate::hnsw::graph::distance_computer::ordered_bits;
-use crate::hnsw::graph::links::{Damaged, Parts};
-use crate::hnsw::graph::search_layer::{Candidate, Scratch};
+use crate::hnsw::error::{Damaged, SearchError, Stop};
+use crate::hnsw::graph::candidate_list::Candidate;
+use crate::hnsw::graph::search_layer::Scratch;
+use crate::hnsw::graph::vectors::ordered_bits;
 use crate::hnsw::kernels::{self, Isa, QueryCode};
+use crate::hnsw::parts::Parts;
 use crate::hnsw::quantize::codebook::Codebook;
 use crate::hnsw::quantize::rounding::Rounding;
+use crate::hnsw::query_vector::{Query, distance_error};
 use crate::hnsw::row_set::RowSet;
 use crate::id::RowId;
 

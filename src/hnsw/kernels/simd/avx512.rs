@@ -2,8 +2,8 @@
 
 use std::arch::x86_64::*;
 
-use crate::hnsw::kernels::simd::has_avx2;
-use crate::hnsw::kernels::{CodeMetric, CodeRows, FloatMetric, QueryCode, Sums, dot_base};
+use super::avx2::has_avx2;
+use crate::hnsw::kernels::types::{CodeMetric, CodeRows, FloatMetric, QueryCode, Sums, dot_base};
 
 pub(crate) fn has_avx512() -> bool {
     has_avx2()

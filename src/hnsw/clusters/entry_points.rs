@@ -4,9 +4,10 @@
 //! wrong cluster stays there. Centres of cells lie side by side in memory and no node is met twice: many more of them
 //! are compared in less time, and the walk begins with candidates that are near already.
 
-use super::distance_computer::CodeSpace;
-use super::search_layer::{Candidate, Scratch, Space};
-use crate::hnsw::clusters::inverted_lists::{Cells, Groups, compare};
+use super::inverted_lists::{Cells, Groups, compare};
+use crate::hnsw::graph::candidate_list::Candidate;
+use crate::hnsw::graph::distance_computer::{CodeSpace, Space};
+use crate::hnsw::graph::search_layer::Scratch;
 use crate::hnsw::kernels;
 
 /// Nearest groups whose cells are compared, unless fewer hold an eighth of all cells; and candidates for each more.
