@@ -32,11 +32,11 @@ pub use metric::{UnknownMetric, VectorMetric};
 pub use progress::{BuildPhase, BuildProgress};
 pub use query_vector::distance_error;
 pub use row_set::RowSet;
-pub use search::options::{Hit, SearchOptions, SearchOutcome, SearchStats, SearchWay};
+pub use search::options::{Hit, SearchOptions, SearchOutcome, SearchStats, SearchStrategy};
 
 /// What the `format` room reads and writes.
 pub(crate) mod raw {
-    pub(crate) use super::clusters::inverted_lists::{Cells, Groups};
+    pub(crate) use super::clusters::inverted_lists::{Clusters, Groups};
     pub(crate) use super::graph::links::Links;
     pub(crate) use super::graph::node_rows::NodeRows;
     pub(crate) use super::graph::reachable::reachable;

@@ -1,6 +1,6 @@
 //! All that a search reads of an index, whether it was built in memory or lies in a mapped file.
 
-use super::clusters::inverted_lists::Cells;
+use super::clusters::inverted_lists::Clusters;
 use super::graph::links::Links;
 use super::graph::node_rows::NodeRows;
 use super::graph::vectors::Vectors;
@@ -16,10 +16,10 @@ pub(crate) struct Parts<'a> {
     pub(crate) metric: VectorMetric,
     pub(crate) dim: usize,
     pub(crate) links: Links<'a>,
-    /// The 8-bit codes of the nodes, unless the walk goes over the vectors.
+    /// The 8-bit codes of the nodes, unless the beam search goes over the vectors.
     pub(crate) codes: Option<(Codebook, CodeRows<'a>)>,
     /// Groups of near nodes, if the nodes are many and have codes.
-    pub(crate) cells: Option<Cells<'a>>,
+    pub(crate) clusters: Option<Clusters<'a>>,
     pub(crate) node_rows: NodeRows<'a>,
     /// The slot of each row, or [`NO_SLOT`]. A slot below the node count is that node's.
     pub(crate) row_slots: &'a [Le32],
@@ -27,7 +27,7 @@ pub(crate) struct Parts<'a> {
     /// Slots: the nodes, then the rows that have a vector but no node.
     pub(crate) slots: u32,
     /// No linked vector is longer.
-    pub(crate) longest: f32,
+    pub(crate) max_norm: f32,
 }
 
 impl Parts<'_> {

@@ -4,7 +4,7 @@ use rayon::prelude::*;
 
 use super::builder::HnswBuilder;
 use super::row_map::RowMap;
-use crate::hnsw::clusters::inverted_lists::OwnedCells;
+use crate::hnsw::clusters::inverted_lists::OwnedClusters;
 use crate::hnsw::config::StoredVectors;
 use crate::hnsw::graph::owned::Graph;
 use crate::hnsw::graph::vectors::vector_stride;
@@ -17,11 +17,11 @@ impl HnswBuilder {
         map: RowMap,
         order: Vec<u32>,
         codes: Option<Codes>,
-        cells: Option<OwnedCells>,
+        clusters: Option<OwnedClusters>,
         graph: Graph,
     ) -> HnswIndex {
         let nodes = graph.levels.first().map_or(0, |&nodes| nodes as usize);
-        let longest = self.longest(&order[..nodes]);
+        let max_norm = self.max_norm(&order[..nodes]);
         let (matrix, order) = self.store(order);
         HnswIndex {
             id: IndexId::next(),
@@ -30,23 +30,23 @@ impl HnswBuilder {
             config: self.config,
             graph,
             codes,
-            cells,
+            clusters,
             node_rows: map.node_rows,
             starts: map.starts,
             row_slots: map.row_slots,
             nulls: map.nulls,
             zeros: map.zeros,
-            unlinked: map.unlinked,
+            unindexable: map.unindexable,
             order,
             matrix,
-            longest,
+            max_norm,
         }
     }
 
     /// The length of the longest linked vector, rounded up.
-    fn longest(&self, nodes: &[u32]) -> f32 {
+    fn max_norm(&self, nodes: &[u32]) -> f32 {
         let stride = 4 * self.dim;
-        let longest = nodes
+        let max_norm = nodes
             .par_iter()
             .map(|&place| {
                 let bytes = &self.matrix[place as usize * stride..][..stride];
@@ -59,8 +59,8 @@ impl HnswBuilder {
             })
             .reduce(|| 0.0, f64::max);
         #[expect(clippy::cast_possible_truncation, reason = "rounded, within the range of f32")]
-        let longest = longest as f32;
-        longest.next_up()
+        let max_norm = max_norm as f32;
+        max_norm.next_up()
     }
 
     /// The vectors as they will be kept.

@@ -13,7 +13,7 @@ pub(crate) enum Kind {
     /// A zero vector under cosine: its distance is NULL in SQL.
     Zero,
     /// Not finite, or of a length that f32 sums of squares cannot hold.
-    Unlinked,
+    Unindexable,
 }
 
 /// Which rows the nodes stand for, and where the vector of each row is, as the file keeps them.
@@ -23,7 +23,7 @@ pub(crate) struct RowMap {
     pub(crate) row_slots: Vec<Le32>,
     pub(crate) nulls: Vec<Le32>,
     pub(crate) zeros: Vec<Le32>,
-    pub(crate) unlinked: Vec<Le32>,
+    pub(crate) unindexable: Vec<Le32>,
 }
 
 impl RowMap {
@@ -53,7 +53,7 @@ impl RowMap {
         };
         let with_vector = rows
             .iter()
-            .filter(|(_, kind, _)| matches!(kind, Kind::Zero | Kind::Unlinked));
+            .filter(|(_, kind, _)| matches!(kind, Kind::Zero | Kind::Unindexable));
         for (extra, &(row, ..)) in with_vector.enumerate() {
             row_slots[row as usize] = small(groups.len() + extra).to_le_bytes();
         }
@@ -63,7 +63,7 @@ impl RowMap {
             row_slots,
             nulls: list(Kind::Null),
             zeros: list(Kind::Zero),
-            unlinked: list(Kind::Unlinked),
+            unindexable: list(Kind::Unindexable),
         }
     }
 }

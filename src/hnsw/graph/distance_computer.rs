@@ -6,7 +6,7 @@ use crate::hnsw::metric::VectorMetric;
 use crate::hnsw::query_vector::Query;
 
 /// Where distances to the query come from. Keys order like the distances: smaller is nearer.
-pub(crate) trait Space {
+pub(crate) trait DistanceComputer {
     /// The keys of `ids`; as many as `keys` has room for.
     fn keys(&self, ids: &[u32], keys: &mut [u32]);
 
@@ -19,13 +19,13 @@ pub(crate) trait Space {
 
 /// Keys from 8-bit codes.
 #[derive(Debug)]
-pub(crate) struct CodeSpace<'a> {
+pub(crate) struct CodeDistances<'a> {
     pub(crate) isa: Isa,
     pub(crate) query: QueryCode<'a>,
     pub(crate) codes: CodeRows<'a>,
 }
 
-impl Space for CodeSpace<'_> {
+impl DistanceComputer for CodeDistances<'_> {
     #[inline]
     fn keys(&self, ids: &[u32], keys: &mut [u32]) {
         kernels::code_keys(self.isa, self.query, self.codes, ids, keys);
@@ -43,14 +43,14 @@ impl Space for CodeSpace<'_> {
 
 /// Keys from the vectors themselves.
 #[derive(Debug)]
-pub(crate) struct FloatSpace<'a> {
+pub(crate) struct VectorDistances<'a> {
     pub(crate) isa: Isa,
     pub(crate) metric: VectorMetric,
     pub(crate) query: &'a Query<'a>,
     pub(crate) vectors: Vectors<'a>,
 }
 
-impl Space for FloatSpace<'_> {
+impl DistanceComputer for VectorDistances<'_> {
     #[inline]
     fn keys(&self, ids: &[u32], keys: &mut [u32]) {
         for (&id, key) in ids.iter().zip(keys) {

@@ -47,9 +47,9 @@ impl<'a> Links<'a> {
         }
     }
 
-    /// The neighbours of a node.
+    /// The neighbors of a node.
     #[inline]
-    pub(crate) fn neighbours(&self, node: u32, layer: usize) -> impl Iterator<Item = u32> + 'a {
+    pub(crate) fn neighbors(&self, node: u32, layer: usize) -> impl Iterator<Item = u32> + 'a {
         self.slots(node, layer)
             .iter()
             .map(|&slot| u32::from_le_bytes(slot))

@@ -38,7 +38,7 @@ impl Graph {
         if layer == 0 { 2 * self.m } else { self.m }
     }
 
-    pub(crate) fn set(&mut self, node: u32, layer: usize, neighbours: &[u32]) {
+    pub(crate) fn set(&mut self, node: u32, layer: usize, neighbors: &[u32]) {
         let width = self.limit(layer);
         let slots = if layer == 0 {
             &mut self.base[node as usize * width..][..width]
@@ -46,7 +46,7 @@ impl Graph {
             let before: usize = self.levels[1..layer].iter().map(|&count| count as usize).sum();
             &mut self.upper[(before + node as usize) * width..][..width]
         };
-        let padded = neighbours.iter().copied().chain(std::iter::repeat(NO_LINK));
+        let padded = neighbors.iter().copied().chain(std::iter::repeat(NO_LINK));
         for (slot, id) in slots.iter_mut().zip(padded) {
             *slot = id.to_le_bytes();
         }

@@ -20,6 +20,6 @@ pub(crate) fn follow(links: Links<'_>, node: u32, mut is_new: impl FnMut(u32, u3
     // Each node is put there once, so that the stack stays small.
     let mut stack = vec![node];
     while let Some(from) = stack.pop() {
-        stack.extend(links.neighbours(from, 0).filter(|&to| is_new(from, to)));
+        stack.extend(links.neighbors(from, 0).filter(|&to| is_new(from, to)));
     }
 }

@@ -3,7 +3,7 @@
 //! Rows that are near each other in space are anywhere in a filter's bits, and which rows a node stands for is one more
 //! place in memory. So whether a node is let in costs a cache miss or two, for each of thousands of nodes that a filtered
 //! search meets. A filter that is asked for again, by the next query, remembers: nodes that are near each other are
-//! neighbours in number, so they are found out 64 at a time. One that is asked for once only does not pay for that.
+//! neighbors in number, so they are found out 64 at a time. One that is asked for once only does not pay for that.
 
 use std::ops::Range;
 

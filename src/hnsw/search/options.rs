@@ -26,10 +26,10 @@ pub struct SearchOptions<'a> {
     /// Only these rows may be returned.
     pub allowed: Option<&'a RowSet>,
     /// Also return rows beyond the k-th that could be nearer than it once distances are computed
-    /// exactly: those within twice [`distance_error`] of it. For callers that decide in f64.
-    pub slack: bool,
+    /// exactly: those within twice [`distance_error`] of it. For callers that rerank in f64.
+    pub tie_margin: bool,
     /// How to search.
-    pub way: SearchWay,
+    pub strategy: SearchStrategy,
     /// Set by the caller, perhaps in another thread, to end the search with [`SearchError::Interrupted`].
     pub stop: Option<&'a AtomicBool>,
 }
@@ -41,13 +41,13 @@ impl<'a> SearchOptions<'a> {
             k,
             ef: DEFAULT_EF_SEARCH,
             allowed: None,
-            slack: false,
-            way: SearchWay::Auto,
+            tie_margin: false,
+            strategy: SearchStrategy::Auto,
             stop: None,
         }
     }
 
-    /// Keeps `ef` candidates: more is slower and finds more of the true neighbours.
+    /// Keeps `ef` candidates: more is slower and finds more of the true neighbors.
     #[must_use]
     pub fn ef(self, ef: usize) -> Self {
         Self { ef, ..self }
@@ -62,10 +62,10 @@ impl<'a> SearchOptions<'a> {
         }
     }
 
-    /// Searches in this way, whatever the model of costs says.
+    /// Searches in this strategy, whatever the model of costs says.
     #[must_use]
-    pub fn way(self, way: SearchWay) -> Self {
-        Self { way, ..self }
+    pub fn strategy(self, strategy: SearchStrategy) -> Self {
+        Self { strategy, ..self }
     }
 
     /// Ends the search with [`SearchError::Interrupted`] soon after this is set: a few thousand distances
@@ -80,19 +80,22 @@ impl<'a> SearchOptions<'a> {
 
     /// Also returns the rows that rounding may have put behind the k-th.
     #[must_use]
-    pub fn slack(self) -> Self {
-        Self { slack: true, ..self }
+    pub fn tie_margin(self) -> Self {
+        Self {
+            tie_margin: true,
+            ..self
+        }
     }
 }
 
 /// The work that a search did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SearchStats {
-    /// Nodes whose neighbours were looked at.
+    /// Nodes whose neighbors were looked at.
     pub nodes_visited: u64,
-    /// Distances computed between codes (or vectors, if there are no codes) during the walk.
+    /// Distances computed between codes (or vectors, if there are no codes) during the beam search.
     pub distances: u64,
-    /// Distances computed between full vectors, to decide.
+    /// Distances computed between full vectors, to rerank.
     pub reranked: u64,
     /// Whether every row that qualifies was looked at, so that nothing was missed.
     pub exact: bool,
@@ -110,7 +113,7 @@ pub struct SearchOutcome {
 /// How to search.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum SearchWay {
+pub enum SearchStrategy {
     /// The cheapest by a model of costs.
     #[default]
     Auto,
@@ -118,9 +121,9 @@ pub enum SearchWay {
     Exact,
     /// Compare the codes of all allowed rows; without such, as [`Graph`](Self::Graph).
     Codes,
-    /// Compare the codes of the allowed rows that are in the cells nearest to the query; without such, as
+    /// Compare the codes of the allowed rows that are in the clusters nearest to the query; without such, as
     /// [`Graph`](Self::Graph).
-    Cells,
-    /// Walk the graph. Like the others it is exact if `ef` is as many as there are nodes.
+    Clusters,
+    /// SearchOver the graph. Like the others it is exact if `ef` is as many as there are nodes.
     Graph,
 }

@@ -1,11 +1,11 @@
 //! The steps of answering a query.
 
-use super::beam_search::walk;
-use super::context::{Notes, with_notes};
+use super::beam_search::beam_search;
+use super::context::{SearchContext, with_context};
 use super::cost_model::is_exact_cheaper;
 use super::filtered;
-use super::options::{SearchOptions, SearchOutcome, SearchStats, SearchWay};
-use super::rerank::Decide;
+use super::options::{SearchOptions, SearchOutcome, SearchStats, SearchStrategy};
+use super::rerank::Rerank;
 use crate::hnsw::error::{SearchError, Stop};
 use crate::hnsw::parts::Parts;
 use crate::hnsw::query_vector::Query;
@@ -31,12 +31,12 @@ pub(crate) fn search(
             },
         });
     }
-    with_notes(|notes| {
-        notes.scratch.nodes_visited = 0;
-        notes.scratch.distances = 0;
+    with_context(|context| {
+        context.scratch.nodes_visited = 0;
+        context.scratch.distances = 0;
         match options.allowed {
-            Some(allowed) => filtered::search(parts, &query, options, allowed, notes),
-            None => unfiltered(parts, &query, options, notes),
+            Some(allowed) => filtered::search(parts, &query, options, allowed, context),
+            None => unfiltered(parts, &query, options, context),
         }
     })
 }
@@ -45,26 +45,26 @@ fn unfiltered(
     parts: &Parts<'_>,
     query: &Query<'_>,
     options: &SearchOptions<'_>,
-    notes: &mut Notes,
+    context: &mut SearchContext,
 ) -> Result<SearchOutcome, SearchError> {
     let ef = options.ef.max(options.k);
-    let exact = match options.way {
-        SearchWay::Exact => true,
-        SearchWay::Auto => is_exact_cheaper(parts, options.k, ef),
-        SearchWay::Codes | SearchWay::Cells | SearchWay::Graph => false,
+    let exact = match options.strategy {
+        SearchStrategy::Exact => true,
+        SearchStrategy::Auto => is_exact_cheaper(parts, options.k, ef),
+        SearchStrategy::Codes | SearchStrategy::Clusters | SearchStrategy::Graph => false,
     };
     if exact || ef >= parts.node_count() as usize {
-        let mut decide = Decide::new(parts, query, options);
+        let mut rerank = Rerank::new(parts, query, options);
         for node in 0..parts.node_count() {
             if node.is_multiple_of(1024) {
                 Stop(options.stop).check()?;
             }
-            decide.node(node, None)?;
+            rerank.node(node, None)?;
         }
-        return Ok(decide.finish(&notes.scratch, true));
+        return Ok(rerank.finish(&context.scratch, true));
     }
-    let rounding = walk(parts, query, ef, Stop(options.stop), notes)?;
-    let mut decide = Decide::new(parts, query, options);
-    decide.candidates(notes.scratch.pool.candidates(), rounding, None)?;
-    Ok(decide.finish(&notes.scratch, false))
+    let rounding = beam_search(parts, query, ef, Stop(options.stop), context)?;
+    let mut rerank = Rerank::new(parts, query, options);
+    rerank.candidates(context.scratch.candidate_list.candidates(), rounding, None)?;
+    Ok(rerank.finish(&context.scratch, false))
 }
