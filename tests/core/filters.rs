@@ -270,7 +270,7 @@ fn a_set_of_few_rows_and_one_of_most_take_less_memory_than_any_may() {
         // One list of the nodes, for up to an eighth of the rows.
         assert!(bytes(0) >= rows / 8 && bytes(rows / 8) >= rows / 8 + rows / 8 * 4);
     }
-    assert!(RowSet::all(1 << 20).bytes() < RowSet::most_bytes(1 << 20) / 4);
+    assert!(RowSet::all(1 << 20).bytes() < RowSet::most_bytes(1 << 20) / 2);
 }
 
 #[test]
