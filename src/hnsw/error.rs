@@ -28,7 +28,7 @@ pub enum SearchError {
     /// The cosine distance from a zero vector (or one too short for 32-bit arithmetic) is undefined.
     #[error("the query is a zero vector, whose cosine distance is undefined")]
     ZeroQuery,
-    /// The caller asked to stop, through [`SearchOptions::stop`].
+    /// The caller asked to stop, through [`SearchOptions::stop`](crate::hnsw::SearchOptions::stop).
     #[error("the search was interrupted")]
     Interrupted,
     /// The bytes of the index contradict themselves.

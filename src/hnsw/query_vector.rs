@@ -8,7 +8,7 @@ use super::metric::VectorMetric;
 /// spare. Vectors beyond are listed, not linked.
 pub(crate) const LENGTHS: std::ops::RangeInclusive<f64> = 1e-15..=1e15;
 
-/// By how much a [`Hit`]'s distance may differ from the real number it stands for, at most.
+/// By how much a [`Hit`](crate::hnsw::Hit)'s distance may differ from the real number it stands for, at most.
 ///
 /// `query_length` is the query's Euclidean length and `distance` the hit's. Rounding the query to f32 is
 /// included; rounding the index's vectors to f32 (or f16) is not. For the inner product give the

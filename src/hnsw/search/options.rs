@@ -11,7 +11,7 @@ use crate::id::RowId;
 pub struct Hit {
     /// The row.
     pub row: RowId,
-    /// Its distance, computed in f32; see [`distance_error`]. Smaller is nearer.
+    /// Its distance, computed in f32; see [`distance_error`](crate::hnsw::distance_error). Smaller is nearer.
     pub distance: f32,
 }
 
@@ -26,11 +26,11 @@ pub struct SearchOptions<'a> {
     /// Only these rows may be returned.
     pub allowed: Option<&'a RowSet>,
     /// Also return rows beyond the k-th that could be nearer than it once distances are computed
-    /// exactly: those within twice [`distance_error`] of it. For callers that rerank in f64.
+    /// exactly: those within twice [`distance_error`](crate::hnsw::distance_error) of it. For callers that re-rank in f64.
     pub tie_margin: bool,
     /// How to search.
     pub strategy: SearchStrategy,
-    /// Set by the caller, perhaps in another thread, to end the search with [`SearchError::Interrupted`].
+    /// Set by the caller, perhaps in another thread, to end the search with [`SearchError::Interrupted`](crate::hnsw::SearchError::Interrupted).
     pub stop: Option<&'a AtomicBool>,
 }
 
@@ -68,7 +68,7 @@ impl<'a> SearchOptions<'a> {
         Self { strategy, ..self }
     }
 
-    /// Ends the search with [`SearchError::Interrupted`] soon after this is set: a few thousand distances
+    /// Ends the search with [`SearchError::Interrupted`](crate::hnsw::SearchError::Interrupted) soon after this is set: a few thousand distances
     /// are computed in between at most.
     #[must_use]
     pub fn stop(self, stop: &'a AtomicBool) -> Self {
