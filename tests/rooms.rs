@@ -98,10 +98,10 @@ fn imports_only_point_down() {
             if to == room || to.starts_with(&inside) || rooms_of(&to).iter().all(|r| is_around(r, room)) {
                 continue;
             }
-            let allowed = |target: &&str| to == **target || to.starts_with(&format!("{target}/"));
+            let allowed = |target: &&str| to == *target || to.starts_with(&format!("{target}/"));
             let around = room.rsplit_once('/').map(|(around, _)| around);
             let outside = around.is_some_and(|around| to != around && !to.starts_with(&format!("{around}/")));
-            if !outside && !below.iter().any(|b| allowed(&b)) {
+            if !outside && !below.iter().any(|b| allowed(b)) {
                 wrong.push(format!("{from} -> {to}: {room} may not import it"));
             }
         }
