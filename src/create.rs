@@ -14,9 +14,10 @@ use futures::TryStreamExt;
 use crate::format::{SidecarMeta, SourceIdentity};
 use crate::hnsw::{BuildPhase, BuildProgress, HnswBuilder, HnswConfig, VectorMetric};
 use crate::id::RowId;
-use crate::rows::footer::{Footer, SourceFile};
+use crate::rows::footer::Footer;
 use crate::rows::pause::Pause;
 use crate::rows::scan::{FileRead, TableFiles, row_numbers};
+use crate::rows::source_file::SourceFile;
 use crate::rows::vectors::{Vector, Vectors, item_type};
 use crate::sidecar::{Location, SidecarStore};
 

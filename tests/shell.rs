@@ -27,6 +27,7 @@ fn shell(dir: &TempDir, arguments: &[&str]) -> Command {
         .args(arguments)
         .current_dir(dir)
         .env("HOME", dir.path())
+        .env_remove("XDG_CACHE_HOME")
         .stdin(Stdio::null());
     command
 }
@@ -245,6 +246,123 @@ fn an_index_is_built_without_sql() {
     );
     assert!(!ok);
     assert!(err.contains("nope"), "{err}");
+}
+
+/// A session of its own for each statement about the table in this directory: `id`, a vector `v` and `more`, if any.
+struct Table<'a> {
+    dir: &'a TempDir,
+    at: String,
+}
+
+impl<'a> Table<'a> {
+    fn new(dir: &'a TempDir, at: &str, rows: &str, more: &str) -> Self {
+        let table = Self {
+            dir,
+            at: at.to_owned(),
+        };
+        let vector = "arrow_cast([n % 97, n % 89, n % 83], 'FixedSizeList(3, Float32)') AS v";
+        table.ask(&format!(
+            "COPY (SELECT n AS id, {vector}{more} FROM (SELECT unnest(range(0, {rows})) AS n)) TO '{at}/a.parquet' \
+             STORED AS PARQUET OPTIONS (compression 'uncompressed', dictionary_enabled 'false', statistics_enabled 'none')"
+        ));
+        table.about("CREATE INDEX i ON t USING hnsw (v) WITH (metric = 'l2')");
+        table
+    }
+
+    fn ask(&self, sql: &str) -> String {
+        let (ok, out, err) = run(self.dir, &["-q", "--format", "csv", "-c", sql]);
+        assert!(ok, "{sql}\n{out}\n{err}");
+        out
+    }
+
+    fn about(&self, sql: &str) -> String {
+        let at = &self.at;
+        self.ask(&format!(
+            "CREATE EXTERNAL TABLE t STORED AS PARQUET LOCATION '{at}/'; {sql}"
+        ))
+    }
+
+    /// How the nearest rows are found after `set`; they are those that DataFusion finds.
+    fn how(&self, set: &str) -> String {
+        const QUERY: &str = "SELECT id, array_distance(v, [1, 2, 3]) AS d FROM t ORDER BY d, id LIMIT 5";
+        let near = |mode: &str| {
+            self.about(&format!(
+                "{set} SET hnsw.mode = '{mode}'; SET hnsw.ef_search = 10000; {QUERY}"
+            ))
+        };
+        assert_eq!(near("auto"), near("off"), "{set}");
+        let plan = self.about(&format!("{set} EXPLAIN FORMAT INDENT {QUERY}"));
+        let at = plan.find("files=[").unwrap_or_else(|| panic!("{plan}"));
+        plan[at + 7..].split(']').next().unwrap_or_default().to_owned()
+    }
+}
+
+fn copy(dir: &TempDir, from: &str, to: &str) {
+    let copied = Command::new("cp")
+        .args(["-a", from, to])
+        .current_dir(dir)
+        .status();
+    assert!(copied.is_ok_and(|status| status.success()));
+}
+
+/// Files below a directory whose names end so.
+fn ending_with(dir: &Path, ending: &str) -> usize {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    entries
+        .map(|entry| match entry.path() {
+            path if path.is_dir() => ending_with(&path, ending),
+            path => usize::from(path.to_string_lossy().ends_with(ending)),
+        })
+        .sum()
+}
+
+#[cfg(unix)]
+#[test]
+fn files_on_this_machine_are_local_to_the_shell() {
+    let dir = workplace();
+    let table = Table::new(&dir, "one/t", "2000", "");
+    assert_eq!(table.how(""), "1 indexed");
+    copy(&dir, "one", "two");
+    let copied = Table {
+        dir: &dir,
+        at: "two/t".to_owned(),
+    };
+    assert_eq!(copied.how(""), "1 indexed", "copied with its sidecar");
+    assert_eq!(table.how("SET hnsw.cache_dir = '/proc/none';"), "1 indexed");
+    assert_eq!(table.how("SET hnsw.cache_size = 1000;"), "1 indexed");
+    let file = fs::File::options()
+        .write(true)
+        .open(dir.path().join("one/t/a.parquet"));
+    let touched = file.and_then(|file| file.set_modified(std::time::SystemTime::now()));
+    touched.expect("ours");
+    assert_eq!(table.how(""), "1 indexed", "touched");
+    assert_eq!(
+        ending_with(&dir.path().join(".cache"), ".hnsw"),
+        0,
+        "no second copy"
+    );
+}
+
+/// Above 256 MiB no query waits for the comparison, unless most of the file is vectors.
+#[cfg(unix)]
+#[test]
+fn a_large_copied_file_is_indexed_from_the_second_process_on() {
+    let dir = workplace();
+    let table = Table::new(&dir, "one/t", "300", ", repeat('x', 1000000) AS more");
+    copy(&dir, "one", "two");
+    let copied = Table {
+        dir: &dir,
+        at: "two/t".to_owned(),
+    };
+    assert_eq!(table.how(""), "1 indexed");
+    // A file changed within the last two seconds could change again and keep its times.
+    std::thread::sleep(std::time::Duration::from_millis(2100));
+    copied.about("EXPLAIN SELECT id FROM t ORDER BY array_distance(v, [1, 2, 3]) LIMIT 3");
+    let left = fs::metadata(dir.path().join("two/t/a.parquet"))
+        .expect("there")
+        .len();
+    assert!(left > 256 << 20, "{left} bytes are too few for this test");
+    assert_eq!(copied.how(""), "1 indexed");
 }
 
 fn sidecars(dir: &TempDir) -> Vec<String> {

@@ -27,6 +27,9 @@ mod load;
 #[path = "store/local.rs"]
 mod local;
 #[cfg(feature = "datafusion")]
+#[path = "store/locality.rs"]
+mod locality;
+#[cfg(feature = "datafusion")]
 #[path = "store/many.rs"]
 mod many;
 #[cfg(feature = "datafusion")]

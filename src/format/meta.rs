@@ -15,7 +15,8 @@ pub struct SourceIdentity {
     pub footer_hash: String,
     /// Rows of the file.
     pub rows: u64,
-    /// The object store's tag of the file's contents, if it gave one.
+    /// What tells this state of the file from others: the object store's tag, if it gave one, or for a local file what
+    /// the file system says of it. Nobody looks into it; it is compared as a whole.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub e_tag: Option<String>,
 }

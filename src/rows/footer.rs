@@ -5,23 +5,21 @@
 //! column chunks, a thousand times the work.
 
 use std::ops::Range;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::memory_pool::{MemoryPool, MemoryReservation};
-use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::parquet::arrow::async_reader::MetadataFetch;
 use datafusion::parquet::errors::Result as ParquetResult;
 use datafusion::parquet::file::metadata::{PageIndexPolicy, ParquetMetaData, ParquetMetaDataReader};
 use futures::future::BoxFuture;
 use futures::{FutureExt, TryFutureExt};
-use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt};
 use quick_cache::sync::Cache;
 use xxhash_rust::xxh3::xxh3_128;
 
 use super::memory::take_to_keep;
+use super::source_file::SourceFile;
 use super::version::Version;
 
 /// How many bytes at the end of a file are read at first. Larger footers take a second read.
@@ -32,88 +30,6 @@ const FOOTERS_KEPT: usize = 4096;
 
 /// The name of the memory consumer.
 const WHO: &str = "Parquet footers kept for vector search";
-
-/// A Parquet file where it lies.
-#[derive(Clone, Debug)]
-pub(crate) struct SourceFile {
-    /// The store that holds it.
-    pub store: Arc<dyn ObjectStore>,
-    /// The name of that store in DataFusion.
-    pub store_url: ObjectStoreUrl,
-    /// What the store says of it.
-    pub meta: ObjectMeta,
-    /// The path on this machine, when the store is the local file system.
-    pub local: Option<PathBuf>,
-}
-
-impl SourceFile {
-    /// A file of a store; asks the local file system about it when it lies there.
-    pub(crate) fn new(store: Arc<dyn ObjectStore>, store_url: ObjectStoreUrl, meta: ObjectMeta) -> Self {
-        let is_local =
-            store_url.as_str().starts_with("file://") && store.to_string().starts_with("LocalFileSystem");
-        let local = is_local.then(|| PathBuf::from(format!("/{}", meta.location.as_ref())));
-        Self {
-            store,
-            store_url,
-            meta,
-            local,
-        }
-    }
-
-    /// The same file, with an e-tag if its store has one that its listings leave out.
-    pub(crate) async fn identified(mut self) -> Result<Self> {
-        if self.local.is_none() && self.meta.e_tag.is_none() && self.meta.version.is_none() {
-            self.meta.e_tag = self.store.head(&self.meta.location).await?.e_tag;
-        }
-        Ok(self)
-    }
-
-    /// The last part of the path.
-    pub(crate) fn file_name(&self) -> &str {
-        self.meta.location.filename().unwrap_or_default()
-    }
-
-    /// Whether the file is still the one that the listing described.
-    ///
-    /// Local files are asked (it costs a system call); for other stores the listing is believed,
-    /// as DataFusion itself does.
-    pub(crate) fn is_as_listed(&self) -> bool {
-        match &self.local {
-            None => true,
-            Some(path) => std::fs::metadata(path).is_ok_and(|now| describes(&self.meta, &now)),
-        }
-    }
-}
-
-/// Whether `listed` can be said of a file that the file system describes as `now`.
-///
-/// The e-tag of the local store begins with the inode, so a file put in the place of another is
-/// noticed even if it has the size and the time of the old one.
-pub(crate) fn describes(listed: &ObjectMeta, now: &std::fs::Metadata) -> bool {
-    let modified = now.modified().ok().map(micros);
-    now.len() == listed.size
-        && modified == Some(listed.last_modified.timestamp_micros())
-        && listed.e_tag.as_deref().is_none_or(|tag| names_inode(tag, now))
-}
-
-#[cfg(unix)]
-fn names_inode(e_tag: &str, now: &std::fs::Metadata) -> bool {
-    use std::os::unix::fs::MetadataExt;
-    e_tag.split('-').next() == Some(format!("{:x}", now.ino()).as_str())
-}
-
-#[cfg(not(unix))]
-fn names_inode(_: &str, _: &std::fs::Metadata) -> bool {
-    true
-}
-
-/// Microseconds since the epoch, as the listing counts them.
-fn micros(time: std::time::SystemTime) -> i64 {
-    match time.duration_since(std::time::UNIX_EPOCH) {
-        Ok(after) => i64::try_from(after.as_micros()).unwrap_or(i64::MAX),
-        Err(before) => -i64::try_from(before.duration().as_micros()).unwrap_or(i64::MAX),
-    }
-}
 
 /// What the end of a Parquet file says.
 #[derive(Debug)]
@@ -128,6 +44,27 @@ pub(crate) struct Footer {
     memory: Option<MemoryReservation>,
 }
 
+impl Footer {
+    /// Bytes of the file that belong to this column of its table.
+    pub(crate) fn bytes_of_column(&self, name: &str) -> u64 {
+        let chunks = self
+            .metadata
+            .row_groups()
+            .iter()
+            .flat_map(|group| group.columns());
+        chunks
+            .filter(|chunk| {
+                chunk
+                    .column_path()
+                    .parts()
+                    .first()
+                    .is_some_and(|root| root == name)
+            })
+            .map(|chunk| u64::try_from(chunk.compressed_size()).unwrap_or(0))
+            .fold(0, u64::saturating_add)
+    }
+}
+
 /// A place in a store at a moment: what a cached footer or bitmap is true of.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct FooterKey {
@@ -135,7 +72,7 @@ pub(crate) struct FooterKey {
     location: String,
     size: u64,
     modified: i64,
-    e_tag: Option<String>,
+    tag: Option<String>,
 }
 
 impl FooterKey {
@@ -145,7 +82,7 @@ impl FooterKey {
             location: file.meta.location.to_string(),
             size: file.meta.size,
             modified: file.meta.last_modified.timestamp_micros(),
-            e_tag: file.meta.e_tag.clone(),
+            tag: file.tag().map(str::to_owned),
         }
     }
 }

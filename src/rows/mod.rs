@@ -12,5 +12,6 @@ pub(crate) mod memory;
 pub(crate) mod pause;
 pub(crate) mod reader;
 pub(crate) mod scan;
+pub(crate) mod source_file;
 pub(crate) mod vectors;
 mod version;

@@ -16,7 +16,8 @@ use datafusion::parquet::file::metadata::ParquetMetaData;
 use datafusion::physical_plan::metrics::ExecutionPlanMetricsSet;
 use futures::future::{BoxFuture, FutureExt, TryFutureExt};
 
-use super::footer::{Footer, SourceFile};
+use super::footer::Footer;
+use super::source_file::SourceFile;
 use super::version::Version;
 
 /// Gives readers of one file, whose footer is known.

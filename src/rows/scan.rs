@@ -24,8 +24,9 @@ use datafusion::parquet::arrow::arrow_reader::RowSelection;
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_plan::ExecutionPlan;
 
-use super::footer::{Footer, SourceFile};
+use super::footer::Footer;
 use super::reader::FooterReaderFactory;
+use super::source_file::SourceFile;
 
 /// The name of the row number column. A table that has a column of this name is not searched through an index.
 pub(crate) const ROW_NUMBER: &str = "__datafusion_hnsw_row";

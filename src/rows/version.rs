@@ -15,7 +15,8 @@ use object_store::{
     GetOptions, GetRange, OBJECT_STORE_COALESCE_DEFAULT, ObjectMeta, ObjectStore, coalesce_ranges,
 };
 
-use super::footer::{SourceFile, describes};
+use super::source_file::SourceFile;
+use crate::stamp::Stamp;
 
 /// Local reads up to this many bytes are done at once, where they are asked for: for pages that are in memory already
 /// a read takes microseconds, less than handing it to another thread. It is also the most that is read after a query
@@ -52,8 +53,8 @@ impl Version {
     pub(crate) fn open(file: &SourceFile) -> ParquetResult<Self> {
         let local = match &file.local {
             None => None,
-            Some(path) => {
-                let opened = File::open(path).map_err(|error| match error.kind() {
+            Some(local) => {
+                let opened = File::open(&local.path).map_err(|error| match error.kind() {
                     std::io::ErrorKind::NotFound => external(Replaced::new(file)),
                     _ => external(error),
                 })?;
@@ -127,11 +128,12 @@ fn is_version(listed: &ObjectMeta, found: &ObjectMeta) -> bool {
     same_tag && listed.size == found.size
 }
 
+/// Whether an open file is the one that was looked for, not written since.
 fn check_local(file: &SourceFile, opened: &File) -> ParquetResult<()> {
-    if describes(&file.meta, &opened.metadata()?) {
-        Ok(())
-    } else {
-        Err(external(Replaced::new(file)))
+    let now = Stamp::of(&opened.metadata()?);
+    match &file.local {
+        Some(local) if local.stamp.is_unwritten(&now) => Ok(()),
+        _ => Err(external(Replaced::new(file))),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::fs::{File, Metadata};
+use std::fs::File;
 use std::io;
 use std::ops::Deref;
 use std::path::Path;
@@ -13,6 +13,7 @@ use super::reason::{Reason, compare};
 use crate::format::{FormatError, SourceIdentity};
 use crate::hnsw::{SearchError, SearchOptions, SearchOutcome, VectorMetric};
 use crate::loader::{LoadError, MappedIndex, MmapLoader};
+use crate::stamp::Stamp;
 
 /// A sidecar that is open: mapped where it lies, or in its local copy.
 ///
@@ -189,31 +190,6 @@ pub(crate) fn load_reason(error: LoadError) -> Reason {
             section: "start".to_owned(),
             detail: error.to_string(),
         },
-    }
-}
-
-/// What tells a file from the one that had its name before.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Stamp {
-    len: u64,
-    modified: Option<std::time::SystemTime>,
-    inode: (u64, u64, i64, i64),
-}
-
-impl Stamp {
-    pub(crate) fn of(meta: &Metadata) -> Self {
-        #[cfg(unix)]
-        let inode = {
-            use std::os::unix::fs::MetadataExt;
-            (meta.dev(), meta.ino(), meta.ctime(), meta.ctime_nsec())
-        };
-        #[cfg(not(unix))]
-        let inode = (0, 0, 0, 0);
-        Self {
-            len: meta.len(),
-            modified: meta.modified().ok(),
-            inode,
-        }
     }
 }
 

@@ -11,10 +11,13 @@ use crate::create::ProgressFn;
 use crate::rows::columns::ColumnCache;
 use crate::rows::filter::FilterCache;
 use crate::rows::footer::FooterCache;
+use crate::rows::source_file::LocalFiles;
 use crate::sidecar::{SidecarOptions, SidecarStore};
 
 /// The caches behind one [`register`](crate::register).
 pub(crate) struct Shared {
+    /// Where Parquet files lie on this machine.
+    pub local_files: LocalFiles,
     /// Footers of Parquet files.
     pub footers: FooterCache,
     /// Bitmaps of filters.
@@ -30,6 +33,7 @@ impl Shared {
     /// Caches that register their memory with this pool.
     pub(crate) fn new(pool: Arc<dyn MemoryPool>) -> Self {
         Self {
+            local_files: LocalFiles::default(),
             footers: FooterCache::new(pool),
             columns: ColumnCache::new(HnswOptions::default().column_cache_size as u64),
             filters: FilterCache::new(HnswOptions::default().filter_cache_size as u64),

@@ -1,6 +1,6 @@
 //! Processes that are killed at a random moment leave each sidecar old, new or absent, and no rubbish for long.
 //!
-//! `HNSW_KILLS` sets how many are killed in each of the five tests: two hundred in all, if nobody says.
+//! `HNSW_KILLS` sets how many are killed in each of the six tests: 240 in all, if nobody says.
 
 use std::path::Path;
 use std::time::Duration;
@@ -135,7 +135,17 @@ async fn a_killed_cache_fill_is_finished_by_the_next() {
 #[cfg(feature = "datafusion")]
 #[tokio::test]
 async fn a_killed_create_index_or_drop_index_leaves_every_query_right() {
-    let table = crate::table::Table::local();
+    statements_are_killed(crate::table::Table::local(), "sql create and drop").await;
+}
+
+#[cfg(feature = "datafusion")]
+#[tokio::test]
+async fn a_killed_create_index_or_drop_index_in_a_wrapped_store_leaves_every_query_right() {
+    statements_are_killed(crate::table::Table::wrapped(), "sql create and drop, wrapped").await;
+}
+
+#[cfg(feature = "datafusion")]
+async fn statements_are_killed(table: crate::table::Table, role: &str) {
     for file in 0..3 {
         let rows = file * 1000..file * 1000 + 100;
         table
@@ -145,7 +155,7 @@ async fn a_killed_create_index_or_drop_index_leaves_every_query_right() {
     let file = table.path("0.parquet");
     let dir = file.parent().expect("a directory");
     let seen = std::sync::Mutex::new(std::collections::BTreeMap::<String, usize>::new());
-    kill_many("sql create and drop", dir, 150, async || {
+    kill_many(role, dir, 150, async || {
         // Compares with DataFusion's own answer.
         let how = table.answers().await;
         let whole = |files: &str| {

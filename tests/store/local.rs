@@ -247,6 +247,73 @@ async fn a_large_file_with_another_e_tag_is_compared_behind_the_scenes() {
     settled("stale:content").await;
 }
 
+/// What one process found out about a file, later ones know; and what they cannot trust they find out again.
+#[cfg(unix)]
+#[tokio::test]
+async fn a_large_file_is_compared_by_one_process_for_all_later_ones() {
+    let home = Home::local();
+    let at = (home.place)("t.parquet");
+    // Takes no room on most file systems.
+    let file = std::fs::File::create(at.local.as_deref().expect("local")).expect("room");
+    file.set_len(257 << 20).expect("room");
+    let mut source = identity("t.parquet", 3);
+    source.e_tag = Some("then".to_owned());
+    let published = home.store();
+    let published = published.publish(&at, index(Cosine, 3), meta("v", source.clone()));
+    published.await.expect("published");
+    source.e_tag = Some("now".to_owned());
+    // A file changed within the last two seconds could change again and keep its times.
+    tokio::time::sleep(Duration::from_millis(2100)).await;
+    let new_process = async |first: &str, settled: &str| {
+        let store = home.store();
+        let look = async || code(&store.lookup(&at, "v", Cosine, &source).await);
+        assert_eq!(look().await, first);
+        let begun = Instant::now();
+        while look().await == "checking" && begun.elapsed() < Duration::from_secs(60) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        assert_eq!(look().await, settled);
+    };
+    new_process("checking", "fresh").await;
+    new_process("fresh", "fresh").await;
+
+    let kept = home.cache.path().join("sidecars-1/source-hashes");
+    let good = std::fs::read(&kept).expect("kept");
+    assert_eq!(names(kept.parent().expect("a directory")), ["source-hashes"]);
+    let mut hostile = vec![
+        vec![],
+        good[..good.len() - 1].to_vec(),
+        b"\xff\0\n".repeat(1000),
+        vec![b'0'; 9 << 20],
+    ];
+    for place in 0..good.len() - 1 {
+        let mut bad = good.clone();
+        bad[place] = if bad[place] == b'0' { b'1' } else { b'0' };
+        hostile.push(bad);
+    }
+    hostile.truncate(12);
+    for bytes in hostile {
+        std::fs::write(&kept, bytes).expect("room");
+        new_process("checking", "fresh").await;
+        new_process("fresh", "fresh").await;
+    }
+    // Behind half a line that a killed process left.
+    std::fs::write(&kept, [&good[..good.len() / 2], b"\n", &good[..]].concat()).expect("room");
+    new_process("fresh", "fresh").await;
+    std::fs::remove_file(&kept).expect("ours");
+    assert!(
+        Command::new("mkfifo")
+            .arg(&kept)
+            .status()
+            .is_ok_and(|status| status.success())
+    );
+    new_process("checking", "fresh").await;
+    new_process("fresh", "fresh").await;
+
+    std::os::unix::fs::FileExt::write_all_at(&file, b"other", 1 << 20).expect("ours");
+    new_process("checking", "stale:content").await;
+}
+
 #[tokio::test]
 async fn a_file_that_changes_while_it_is_indexed_is_not_published() {
     let home = Home::local();

@@ -180,8 +180,10 @@ async fn an_object_replaced_in_s3_while_a_query_runs_gives_no_wrong_row() {
 async fn a_local_file_changed_between_plan_and_execution_is_told() {
     let [original, reversed] = files();
     for in_place in [false, true] {
-        for (mode, sql) in questions() {
-            let table = Table::local();
+        for ((mode, sql), table) in questions()
+            .into_iter()
+            .flat_map(|question| [(question.clone(), Table::local()), (question, Table::wrapped())])
+        {
             table.put("a.parquet", original.clone()).await;
             table.create_index().await;
             let ctx = session(&table, mode).await;
@@ -207,8 +209,17 @@ async fn a_local_file_changed_between_plan_and_execution_is_told() {
 /// `HNSW_LOAD_SECONDS` sets how long.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn local_files_replaced_all_the_time_give_no_wrong_row() {
+    files_are_replaced_all_the_time(Table::local()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn files_in_a_wrapped_store_replaced_all_the_time_give_no_wrong_row() {
+    files_are_replaced_all_the_time(Table::wrapped()).await;
+}
+
+async fn files_are_replaced_all_the_time(table: Table) {
     let [original, reversed] = files();
-    let table = Arc::new(Table::local());
+    let table = Arc::new(table);
     table.put("a.parquet", original.clone()).await;
     table.create_index().await;
     let truth = ask(&session(&table, "off").await, &questions()[0].1)

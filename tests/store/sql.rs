@@ -63,6 +63,11 @@ async fn a_changed_file_on_disk_is_answered_exactly_with_the_reason() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_changed_file_in_a_wrapped_store_on_disk_is_answered_exactly_with_the_reason() {
+    a_changed_file_is_answered_exactly_with_the_reason(&Table::wrapped(), "content").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_changed_file_in_s3_is_answered_exactly_with_the_reason() {
     let server = S3::start();
     a_changed_file_is_answered_exactly_with_the_reason(&Table::s3(server.client()), "etag").await;

@@ -9,7 +9,7 @@ use datafusion_hnsw::HnswSessionExt as _;
 use object_store::ObjectStoreExt;
 
 use crate::server::client;
-use crate::table::{parquet, run};
+use crate::table::{parquet, run, wrap_local};
 use crate::told::Told;
 
 pub const CREATE: &str = "CREATE INDEX IF NOT EXISTS i ON t USING hnsw (v) WITH (metric = 'l2')";
@@ -17,8 +17,15 @@ pub const DROP: &str = "DROP INDEX IF EXISTS i ON t";
 
 /// A session that sees the Parquet files of a directory as `t`.
 async fn session(url: &str) -> SessionContext {
+    session_of(url, false).await
+}
+
+async fn session_of(url: &str, is_wrapped: bool) -> SessionContext {
     let ctx = SessionContext::new_with_config(SessionConfig::new().with_target_partitions(2));
     datafusion_hnsw::register(&ctx).expect("registered");
+    if is_wrapped {
+        wrap_local(&ctx);
+    }
     table(&ctx, url).await;
     ctx
 }
@@ -37,10 +44,11 @@ pub async fn play(role: &str, dir: &Path) {
             run(&ctx, CREATE).await;
         }
         // By turns, until it is killed.
-        "create and drop" => {
+        "create and drop" | "create and drop, wrapped" => {
+            let is_wrapped = role.ends_with("wrapped");
             println!("at work");
             loop {
-                let ctx = session(&format!("file://{}/", dir.display())).await;
+                let ctx = session_of(&format!("file://{}/", dir.display()), is_wrapped).await;
                 run(&ctx, CREATE).await;
                 run(&ctx, DROP).await;
             }

@@ -16,6 +16,7 @@ use object_store::{ObjectStore, ObjectStoreExt};
 use tempfile::TempDir;
 
 use crate::sample::temp;
+use crate::wrapped::passing_on;
 
 pub const DIM: i32 = 8;
 
@@ -67,6 +68,7 @@ pub struct Table {
     root: ObjectStoreUrl,
     pub cache: TempDir,
     dir: Option<TempDir>,
+    is_wrapped: bool,
 }
 
 impl Table {
@@ -80,6 +82,15 @@ impl Table {
             url,
             cache: temp(),
             dir: Some(dir),
+            is_wrapped: false,
+        }
+    }
+
+    /// A local table in sessions that wrap the local file system, as DataFusion's command line does.
+    pub fn wrapped() -> Self {
+        Self {
+            is_wrapped: true,
+            ..Self::local()
         }
     }
 
@@ -91,6 +102,7 @@ impl Table {
             root,
             cache: temp(),
             dir: None,
+            is_wrapped: false,
         }
     }
 
@@ -125,6 +137,9 @@ impl Table {
     pub async fn session(&self) -> SessionContext {
         let ctx = SessionContext::new_with_config(SessionConfig::new().with_target_partitions(2));
         datafusion_hnsw::register(&ctx).expect("registered");
+        if self.is_wrapped {
+            wrap_local(&ctx);
+        }
         if self.scheme() != "file" {
             ctx.register_object_store(self.root.as_ref(), Arc::clone(&self.store));
         }
@@ -161,6 +176,12 @@ impl Table {
         let ctx = self.session().await;
         run(&ctx, "CREATE INDEX i ON t USING hnsw (v) WITH (metric = 'l2')").await;
     }
+}
+
+/// Puts a wrapped local file system in the place of the bare one.
+pub fn wrap_local(ctx: &SessionContext) {
+    let root = ObjectStoreUrl::parse("file:///").expect("a URL");
+    ctx.register_object_store(root.as_ref(), passing_on(Arc::new(LocalFileSystem::new())));
 }
 
 pub async fn run(ctx: &SessionContext, sql: &str) -> String {

@@ -74,6 +74,11 @@ impl Wrapped {
     }
 }
 
+/// The store behind a door that is always open: what programs that count or log requests make of theirs.
+pub fn passing_on(inner: Arc<dyn ObjectStore>) -> Arc<dyn ObjectStore> {
+    Wrapped::new(inner, |_| async { Fate::Done }.boxed())
+}
+
 fn failed() -> object_store::Error {
     object_store::Error::Generic {
         store: "wrapped",

@@ -14,7 +14,7 @@ use crate::sidecar::place::location::{Home, Location};
 use crate::sidecar::place::name::SidecarName;
 use crate::sidecar::reason::{Reason, Stale};
 use crate::sidecar::remote::listing_cache::Patience;
-use crate::sidecar::source_hash::{CONTENT_HASH, Content};
+use crate::sidecar::source_hash::{CONTENT_HASH, Content, KNOWN_HASHES, WAIT};
 use crate::sidecar::store::{REMEMBERED, SidecarStore};
 
 /// What became of a lookup.
@@ -56,11 +56,27 @@ impl SidecarStore {
         metric: VectorMetric,
         found: &SourceIdentity,
     ) -> Lookup {
+        self.lookup_or_read(location, column, metric, found, WAIT).await
+    }
+
+    /// As [`lookup`](Self::lookup), for a caller who otherwise reads `instead` bytes of the Parquet file: a comparison
+    /// with what was indexed is waited for if it takes less than that.
+    pub(crate) async fn lookup_or_read(
+        &self,
+        location: &Location,
+        column: &str,
+        metric: VectorMetric,
+        found: &SourceIdentity,
+        instead: u64,
+    ) -> Lookup {
         self.counts.lookups.fetch_add(1, Ordering::Relaxed);
         let name = location.sidecar_name(column, metric);
         let home = location.home();
         let looked = match self.open(&home, &name).await {
-            Ok(sidecar) => self.check(sidecar, location, column, metric, found).await,
+            Ok(sidecar) => {
+                self.check(sidecar, location, column, metric, found, instead)
+                    .await
+            }
             Err(reason) => Err(reason),
         };
         match looked {
@@ -82,12 +98,34 @@ impl SidecarStore {
         column: &str,
         metric: VectorMetric,
     ) -> Vec<Lookup> {
+        self.lookup_each(files, column, metric, WAIT).await
+    }
+
+    /// As [`lookup_all`](Self::lookup_all), for a caller who otherwise builds the indexes: a comparison with what was
+    /// indexed is always waited for.
+    #[cfg(feature = "datafusion")]
+    pub(crate) async fn lookup_all_or_build(
+        &self,
+        files: &[(Location, SourceIdentity)],
+        column: &str,
+        metric: VectorMetric,
+    ) -> Vec<Lookup> {
+        self.lookup_each(files, column, metric, u64::MAX).await
+    }
+
+    async fn lookup_each(
+        &self,
+        files: &[(Location, SourceIdentity)],
+        column: &str,
+        metric: VectorMetric,
+        instead: u64,
+    ) -> Vec<Lookup> {
         self.list_ahead(files.iter().map(|(location, _)| location), column, metric)
             .await;
         let parallel = self.options().lookup_parallel.max(1);
         let lookups = files
             .iter()
-            .map(|(location, found)| self.lookup(location, column, metric, found));
+            .map(|(location, found)| self.lookup_or_read(location, column, metric, found, instead));
         stream::iter(lookups.collect::<Vec<_>>())
             .buffered(parallel)
             .collect()
@@ -113,7 +151,7 @@ impl SidecarStore {
         self.listings.list_ahead(&wanted, patience).await;
     }
 
-    /// Whether the sidecar can be used; compares the contents of a local file if its e-tag does not decide.
+    /// Whether the sidecar can be used; compares the contents of a local file if its tag does not decide.
     async fn check(
         &self,
         sidecar: Arc<Sidecar>,
@@ -121,6 +159,7 @@ impl SidecarStore {
         column: &str,
         metric: VectorMetric,
         found: &SourceIdentity,
+        instead: u64,
     ) -> Result<Arc<Sidecar>, Reason> {
         let other_tag = match sidecar.check(column, metric, found) {
             Ok(()) => return Ok(sidecar),
@@ -131,7 +170,15 @@ impl SidecarStore {
         else {
             return Err(other_tag);
         };
-        match self.contents.of(path).await {
+        let content = match self.contents.remembered(path) {
+            Some(hash) => Content::Hash(hash),
+            None => {
+                let cache = self.cache(&self.options()).await;
+                let kept = cache.ok().map(|cache| cache.private_file(KNOWN_HASHES));
+                self.contents.find_out(path, kept, instead).await
+            }
+        };
+        match content {
             Content::Hash(now) if now == *indexed => Ok(sidecar),
             Content::Hash(_) => Err(Reason::Stale(Stale::Content)),
             Content::Pending => Err(Reason::Checking),

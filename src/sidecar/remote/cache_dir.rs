@@ -52,6 +52,11 @@ impl CacheDir {
         self.path.join(format!("{key}.{EXTENSION}"))
     }
 
+    /// The place of a file of ours that is no copy. It must not end as copies and unfinished files do.
+    pub(crate) fn private_file(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+
     /// The copy with this key if it is there with `bytes` bytes, open for reading; notes that it was used.
     pub(crate) fn find(&self, key: &str, bytes: u64) -> Option<File> {
         let place = self.place(key);

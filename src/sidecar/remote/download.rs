@@ -51,8 +51,8 @@ pub(crate) struct Copy {
 pub(crate) fn copy_key(dir: &RemoteDir, object: &ObjectMeta, nonce: &str) -> String {
     let scheme = dir.store_url.split(':').next().unwrap_or_default();
     let global = [
-        "s3", "s3a", "gs", "gcs", "az", "azure", "adl", "abfs", "abfss", "http", "https", "file", "hdfs",
-        "oss", "cos",
+        "s3", "s3a", "gs", "gcs", "az", "azure", "adl", "abfs", "abfss", "http", "https", "hdfs", "oss",
+        "cos",
     ];
     let nonce = if global.contains(&scheme) { "" } else { nonce };
     let identity = format!(

@@ -102,7 +102,7 @@ impl CreateIndexCommand {
             .collect();
         let found = shared
             .sidecars
-            .lookup_all(&places, &spec.column_name, spec.metric)
+            .lookup_all_or_build(&places, &spec.column_name, spec.metric)
             .await;
         let stale: Vec<FileToIndex> = target
             .files

@@ -10,12 +10,12 @@ use datafusion::physical_plan::empty::EmptyExec;
 use futures::{StreamExt, TryStreamExt};
 
 use crate::create::FileToIndex;
-use crate::rows::footer::SourceFile;
 use crate::rows::scan::{TableFiles, is_parquet_listing};
+use crate::rows::source_file::SourceFile;
 use crate::rows::vectors::item_type;
 use crate::sidecar::Location;
 use crate::sql::options::HnswOptions;
-use crate::sql::search::files::{LOOKUPS_AT_ONCE, identity, location, sidecar_dir};
+use crate::sql::search::files::{LOOKUPS_AT_ONCE, identity, location, sidecar_dir, sources};
 use crate::sql::search::table::VectorTable;
 use crate::sql::shared::Shared;
 
@@ -106,12 +106,7 @@ pub(crate) async fn files(
         .set_cache(options.cache_dir(), options.cache_size as u64);
     let dir = sidecar_dir(&options, state.runtime_env())?;
     let store = state.runtime_env().object_store(files.store_url())?;
-    let look = async |file: PartitionedFile| {
-        let source = SourceFile::new(
-            Arc::clone(&store),
-            files.store_url().clone(),
-            file.object_meta.clone(),
-        );
+    let look = async |(file, source): (PartitionedFile, SourceFile)| {
         if !source.is_as_listed() {
             return exec_err!(
                 "{} changed after its directory was listed; create the table again",
@@ -128,7 +123,7 @@ pub(crate) async fn files(
             footer,
         })
     };
-    let mut found: Vec<FileToIndex> = futures::stream::iter(files.files().cloned())
+    let mut found: Vec<FileToIndex> = futures::stream::iter(sources(&shared, &files, &store).await)
         .map(look)
         .buffered(LOOKUPS_AT_ONCE)
         .try_collect()
@@ -148,16 +143,10 @@ pub(crate) async fn locations(
     };
     let dir = sidecar_dir(&HnswOptions::of(state.config_options()), state.runtime_env())?;
     let store = state.runtime_env().object_store(files.store_url())?;
-    Ok(files
-        .files()
-        .map(|file| {
-            let source = SourceFile::new(
-                Arc::clone(&store),
-                files.store_url().clone(),
-                file.object_meta.clone(),
-            );
-            location(&source, dir.clone())
-        })
+    let found = sources(&*Shared::of(state)?, &files, &store).await;
+    Ok(found
+        .iter()
+        .map(|(_, source)| location(source, dir.clone()))
         .collect())
 }
 

@@ -10,8 +10,9 @@ use futures::{StreamExt, TryStreamExt};
 use object_store::ObjectStore;
 
 use crate::format::SourceIdentity;
-use crate::rows::footer::{Footer, SourceFile};
+use crate::rows::footer::Footer;
 use crate::rows::scan::TableFiles;
+use crate::rows::source_file::SourceFile;
 use crate::sidecar::{Location, Lookup, Reason, Sidecar, SidecarDir};
 use crate::sql::options::{HnswOptions, Mode};
 use crate::sql::recognize::order_by::KnnRequest;
@@ -118,34 +119,54 @@ pub(crate) async fn plan_files(
     request: &KnnRequest,
     sidecars: &Sidecars,
 ) -> Result<Option<Vec<SearchFile>>> {
+    let files = sources(shared, table, &store).await;
     if let Sidecars::In(dir) = sidecars {
-        let places = table.files().map(|file| {
-            let (url, meta) = (table.store_url().clone(), file.object_meta.clone());
-            location(&SourceFile::new(Arc::clone(&store), url, meta), dir.clone())
-        });
+        let places = files.iter().map(|(_, source)| location(source, dir.clone()));
         let metric = request.distance.metric();
         shared
             .sidecars
             .list_ahead(places, &request.column_name, metric)
             .await;
     }
-    let planned = futures::stream::iter(table.files().cloned())
-        .map(|file| plan_file(shared, table, Arc::clone(&store), file, request, sidecars))
+    let planned = futures::stream::iter(files)
+        .map(|(file, source)| plan_file(shared, file, source, request, sidecars))
         .buffered(LOOKUPS_AT_ONCE)
         .try_collect::<Vec<Option<SearchFile>>>()
         .await?;
     Ok(planned.into_iter().collect())
 }
 
-async fn plan_file(
+/// The files of a table, each with where it lies.
+pub(crate) async fn sources(
     shared: &Shared,
     table: &TableFiles,
-    store: Arc<dyn ObjectStore>,
+    store: &Arc<dyn ObjectStore>,
+) -> Vec<(PartitionedFile, SourceFile)> {
+    futures::stream::iter(table.files().cloned())
+        .map(|file| with_source(shared, table, store, file))
+        .buffered(LOOKUPS_AT_ONCE)
+        .collect()
+        .await
+}
+
+async fn with_source(
+    shared: &Shared,
+    table: &TableFiles,
+    store: &Arc<dyn ObjectStore>,
     file: PartitionedFile,
+) -> (PartitionedFile, SourceFile) {
+    let files = &shared.local_files;
+    let source = files.source(store, table.store_url(), &file.object_meta).await;
+    (file, source)
+}
+
+async fn plan_file(
+    shared: &Shared,
+    file: PartitionedFile,
+    source: SourceFile,
     request: &KnnRequest,
     sidecars: &Sidecars,
 ) -> Result<Option<SearchFile>> {
-    let source = SourceFile::new(store, table.store_url().clone(), file.object_meta.clone());
     if !source.is_as_listed() {
         return Ok(None);
     }
@@ -158,9 +179,10 @@ async fn plan_file(
             let location = location(&source, dir.clone());
             let metric = request.distance.metric();
             let identity = identity(&source, &footer);
+            let scan = footer.bytes_of_column(&request.column_name);
             match shared
                 .sidecars
-                .lookup(&location, &request.column_name, metric, &identity)
+                .lookup_or_read(&location, &request.column_name, metric, &identity, scan)
                 .await
             {
                 Lookup::Fresh(sidecar) => Strategy::Index(sidecar),
@@ -178,12 +200,19 @@ async fn plan_file(
 }
 
 /// Where the sidecars of a file are.
-pub(crate) fn location(source: &SourceFile, sidecar_dir: Option<SidecarDir>) -> Location {
+pub(crate) fn location(source: &SourceFile, mut sidecar_dir: Option<SidecarDir>) -> Location {
+    if let Some(dir) = &mut sidecar_dir
+        && Arc::ptr_eq(&dir.store, &source.store)
+    {
+        // What the store shows as its root is known by where it has the file.
+        let root = source.local.as_ref().map(|local| &local.root);
+        dir.local = root.map(|root| root.join(dir.prefix.as_ref()));
+    }
     Location {
         store: Arc::clone(&source.store),
         store_url: source.store_url.as_str().to_owned(),
         parquet: source.meta.location.clone(),
-        local: source.local.clone(),
+        local: source.local.as_ref().map(|local| local.path.clone()),
         sidecar_dir,
     }
 }
@@ -203,14 +232,14 @@ pub(crate) fn sidecar_dir(options: &HnswOptions, runtime: &RuntimeEnv) -> Result
     }))
 }
 
-/// What binds a sidecar to a file. The e-tag of a local file changes when it is copied with its sidecar; then the
-/// sidecar room compares the bytes.
+/// What binds a sidecar to a file. A local file is told by its stamp instead of an e-tag. That changes when the file is
+/// copied with its sidecar; then the sidecar room compares the bytes.
 pub(crate) fn identity(source: &SourceFile, footer: &Footer) -> SourceIdentity {
     SourceIdentity {
         file_name: source.file_name().to_owned(),
         size: source.meta.size,
         footer_hash: footer.hash.clone(),
         rows: footer.rows,
-        e_tag: source.meta.e_tag.clone(),
+        e_tag: source.tag().map(str::to_owned),
     }
 }
