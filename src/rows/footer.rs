@@ -47,6 +47,14 @@ pub(crate) struct SourceFile {
 }
 
 impl SourceFile {
+    /// Its path on this machine, or its URL in another store.
+    pub(crate) fn path(&self) -> String {
+        match self.store_url.as_str() {
+            "file:///" => format!("/{}", self.meta.location),
+            store => format!("{store}{}", self.meta.location),
+        }
+    }
+
     /// A file of a store; asks the local file system about it when it lies there.
     pub(crate) fn new(store: Arc<dyn ObjectStore>, store_url: ObjectStoreUrl, meta: ObjectMeta) -> Self {
         let is_local =

@@ -12,11 +12,12 @@ use datafusion::prelude::SessionContext;
 
 use crate::hnsw::VectorMetric;
 use crate::rows::vectors::{Vectors, item_type};
-use crate::sql::ddl::targets::parquet_table;
+use crate::sql::api::search_report::SearchReport;
+use crate::sql::ddl::option_list::ordered_by;
+use crate::sql::ddl::tables::parquet_table;
 use crate::sql::functions::vector_search::DISTANCE;
 use crate::sql::recognize::order_by::{KnnRequest, check_filter};
 use crate::sql::recognize::query_vector::QueryVector;
-use crate::sql::recognize::sort_key::Distance;
 use crate::sql::recognize::trace::unqualified;
 use crate::sql::search::brute_force::distance_of;
 use crate::sql::search::table::VectorTable;
@@ -60,14 +61,16 @@ impl VectorTable {
 
     /// The `k` rows nearest to `query`: the columns asked for, then `_distance` (`Float64`), nearest first.
     ///
-    /// Files without a usable index are compared row by row. Rows whose vector is NULL (or, under cosine, zero) have
-    /// no distance and are not returned. The distance is the one that DataFusion's function gives, to the bit; for the
-    /// inner product, its negative.
+    /// The answer is that of `vector_search` in SQL, to the bit; for the inner product, `_distance` is its negative.
+    /// Files without a usable index are compared row by row. There are `k` rows whenever the table has as many that
+    /// pass the filter: rows whose vector is NULL have a `_distance` of NULL and come last. A zero vector has no
+    /// direction, so that under cosine its distance to anything is NULL, and so is that of every row to a zero query.
+    /// A query that is not finite gives distances that are not.
     ///
     /// # Errors
     ///
-    /// Returns an error if a column does not exist, if `query` has another length than the vectors, is not finite, or
-    /// is zero under cosine, or if reading fails.
+    /// Returns an error if a column does not exist or holds no vectors, if `query` is empty or has another length than
+    /// the vectors, if the metric is one that SQL does not have, or if reading fails.
     pub async fn search(
         &self,
         ctx: &SessionContext,
@@ -76,6 +79,23 @@ impl VectorTable {
         k: usize,
         options: &KnnOptions,
     ) -> Result<RecordBatch> {
+        let found = self.search_with_report(ctx, column, query, k, options).await;
+        found.map(|(rows, _)| rows)
+    }
+
+    /// [`search`](Self::search), and whether it went through an index.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`search`](Self::search).
+    pub async fn search_with_report(
+        &self,
+        ctx: &SessionContext,
+        column: &str,
+        query: &[f64],
+        k: usize,
+        options: &KnnOptions,
+    ) -> Result<(RecordBatch, SearchReport)> {
         let state = ctx.state();
         let plan = self.plan_search(column, query, k, options)?;
         let scan = self
@@ -83,10 +103,13 @@ impl VectorTable {
             .await?;
         let batches = collect(Arc::clone(&scan), state.task_ctx()).await?;
         let rows = concat_batches(&scan.schema(), &batches)?;
-        plan.finish(&rows)
+        Ok((plan.finish(&rows)?, SearchReport::of(&scan)))
     }
 
     fn plan_search(&self, column: &str, query: &[f64], k: usize, options: &KnnOptions) -> Result<Planned> {
+        if query.is_empty() {
+            return plan_err!("the query vector is empty");
+        }
         let schema = self.inner().schema();
         let index = schema.index_of(column)?;
         if item_type(schema.field(index).data_type()).is_none() {
@@ -95,8 +118,7 @@ impl VectorTable {
                 schema.field(index).data_type()
             );
         }
-        let distance = Distance::of_metric(options.metric)
-            .ok_or_else(|| plan_datafusion_err!("metric is cosine, l2 or ip, not {}", options.metric))?;
+        let distance = ordered_by(options.metric, "VectorTable::search")?;
         let filters = match &options.filter {
             None => vec![],
             Some(filter) => {
@@ -151,7 +173,7 @@ impl Planned {
     /// Orders the rows of the scan, of which there may be a few too many, by their exact distance.
     fn finish(&self, rows: &RecordBatch) -> Result<RecordBatch> {
         let vectors = Vectors::of(rows.column(self.vector_at))?;
-        let mut order: Vec<(f64, u64)> = vec![];
+        let mut order: Vec<(Option<f64>, u64)> = vec![];
         for row in 0..rows.num_rows() {
             let vector = vectors.get(row);
             if let Some(dim) = vector.dim()
@@ -162,20 +184,24 @@ impl Planned {
                     self.query.len()
                 );
             }
-            if let Some(distance) = distance_of(self.request.distance, &self.query, vector) {
-                order.push((distance, row as u64));
-            }
+            let distance = distance_of(self.request.distance, &self.query, vector);
+            order.push((distance, row as u64));
         }
-        order.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+        // As SQL sorts in ascending order: NULL comes last.
+        order.sort_by(|a, b| {
+            let by_distance = match (a.0, b.0) {
+                (Some(a), Some(b)) => a.total_cmp(&b),
+                (a, b) => a.is_none().cmp(&b.is_none()),
+            };
+            by_distance.then(a.1.cmp(&b.1))
+        });
         order.truncate(self.request.k);
         let places = UInt64Array::from_iter_values(order.iter().map(|o| o.1));
         let chosen = take_record_batch(rows, &places)?;
         let mut fields = chosen.schema().fields()[..self.wanted].to_vec();
-        fields.push(Arc::new(Field::new(DISTANCE, DataType::Float64, false)));
+        fields.push(Arc::new(Field::new(DISTANCE, DataType::Float64, true)));
         let mut columns: Vec<ArrayRef> = chosen.columns()[..self.wanted].to_vec();
-        columns.push(Arc::new(Float64Array::from_iter_values(
-            order.iter().map(|o| o.0),
-        )));
+        columns.push(Arc::new(order.iter().map(|o| o.0).collect::<Float64Array>()));
         Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?)
     }
 }
