@@ -3,14 +3,16 @@
 use std::sync::Arc;
 
 use datafusion::arrow::array::{ArrayRef, Float64Array, RecordBatch, UInt64Array};
-use datafusion::arrow::compute::{concat_batches, take_record_batch};
+use datafusion::arrow::compute::{concat_batches, filter_record_batch, take_record_batch};
 use datafusion::arrow::datatypes::{DataType, Field, Schema};
-use datafusion::common::{Result, TableReference, exec_err, plan_datafusion_err, plan_err};
+use datafusion::common::{DFSchema, Result, TableReference, exec_err, plan_datafusion_err, plan_err};
 use datafusion::logical_expr::Expr;
+use datafusion::logical_expr::utils::conjunction;
 use datafusion::physical_plan::collect;
 use datafusion::prelude::SessionContext;
 
 use crate::hnsw::VectorMetric;
+use crate::rows::scan::matching;
 use crate::rows::vectors::{Vectors, item_type};
 use crate::sql::api::search_report::SearchReport;
 use crate::sql::ddl::option_list::ordered_by;
@@ -102,7 +104,13 @@ impl VectorTable {
             .scan_request(&state, &plan.request, Some(&plan.columns), &plan.request.filters)
             .await?;
         let batches = collect(Arc::clone(&scan), state.task_ctx()).await?;
-        let rows = concat_batches(&scan.schema(), &batches)?;
+        let mut rows = concat_batches(&scan.schema(), &batches)?;
+        // Where the scan gave all rows, nothing has applied the filter yet.
+        if let Some(filter) = conjunction(plan.request.filters.iter().cloned()) {
+            let over = DFSchema::try_from(scan.schema())?;
+            let filter = state.create_physical_expr(filter, &over)?;
+            rows = filter_record_batch(&rows, &matching(&rows, filter.as_ref())?)?;
+        }
         Ok((plan.finish(&rows)?, SearchReport::of(&scan)))
     }
 
@@ -139,6 +147,14 @@ impl VectorTable {
             columns.push(index);
             wanted
         });
+        for filter in &filters {
+            for column in filter.column_refs() {
+                let at = schema.index_of(&column.name)?;
+                if !columns.contains(&at) {
+                    columns.push(at);
+                }
+            }
+        }
         let request = KnnRequest {
             column: index,
             column_name: column.to_owned(),
