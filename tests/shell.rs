@@ -260,18 +260,17 @@ fn functions_take_the_file_names_that_from_and_create_index_take() {
         SELECT count(*) AS found FROM vector_search('{file}', 'embedding', {vector}, 7, 'metric=l2');
         SELECT count(*) AS joined FROM vector_join('{file}', 'embedding', '{file}', 'embedding', 1, 'metric=l2') WHERE id = 5;
         SELECT index_name, files_kept FROM hnsw_create_index('{file}', 'embedding', 'metric=l2, if_not_exists=true');
-        SELECT files_dropped FROM hnsw_drop_index('{file}_embedding_l2_idx', '{file}')"
+        SELECT files_dropped FROM hnsw_drop_index('packages_embedding_l2_idx', '{file}')"
     );
     let (ok, out, err) = run(&dir, &["-q", "--format", "csv", "-c", &script]);
     assert!(ok, "{out}\n{err}");
-    let name = format!("{file}_embedding_l2_idx");
     for expected in [
         &format!("table_name,metric,state\n{file},l2,fresh\n"),
         "file,state\npackages.parquet,fresh\n",
         "files_built,files_kept\n0,1\n",
         "found\n7\n",
         "joined\n1\n",
-        &format!("index_name,files_kept\n{name},1\n"),
+        "index_name,files_kept\npackages_embedding_l2_idx,1\n",
         "files_dropped\n1\n",
     ] {
         assert!(out.contains(expected), "{expected:?} is missing:\n{out}\n{err}");

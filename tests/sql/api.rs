@@ -51,11 +51,20 @@ fn rows(batches: &[RecordBatch]) -> Vec<(i64, Option<u64>)> {
         (0..batch.num_rows()).map(move |row| {
             (
                 ids.value(row),
-                distances.is_valid(row).then(|| distances.value(row).to_bits()),
+                distances.is_valid(row).then(|| bits(distances.value(row))),
             )
         })
     };
     batches.iter().flat_map(of).collect()
+}
+
+/// The bits of a number. The sign of a NaN is the processor's.
+fn bits(number: f64) -> u64 {
+    if number.is_nan() {
+        f64::NAN.to_bits()
+    } else {
+        number.to_bits()
+    }
 }
 
 fn options(metric: VectorMetric) -> KnnOptions {
@@ -240,6 +249,32 @@ async fn progress_names_files_by_their_whole_path_and_a_skipped_file_is_told() {
             "{path}: {paths:?}"
         );
     }
+}
+
+#[tokio::test]
+async fn a_table_is_opened_by_the_name_of_its_file_where_from_takes_it() {
+    let (dir, _) = table().await;
+    let ctx = SessionContext::new().enable_url_table();
+    datafusion_hnsw::register(&ctx).expect("the extension registers");
+    let file = format!("{}/t/a.parquet", dir.path().display());
+    let metric = VectorMetric::Euclidean;
+    let built = IndexBuilder::new(&file, "v")
+        .metric(metric)
+        .build(&ctx)
+        .await
+        .expect("built");
+    assert_eq!((built.index_name.as_str(), built.files_built), ("a_v_l2_idx", 1));
+    let table = VectorTable::open(&ctx, file.as_str()).await.expect("a table");
+    let found = table
+        .search_with_report(&ctx, "v", &[4.0, 11.0], 1, &options(metric))
+        .await;
+    let (found, report) = found.expect("searched");
+    assert_eq!(rows(&[found]), [(11, Some(0))]);
+    assert!(report.used_index(), "{report:?}");
+    let sql = format!("SELECT id, _distance FROM vector_search('{file}', 'v', [4.0, 11.0], 1, 'metric=l2')");
+    assert_eq!(rows(&run(&ctx, &sql).await), [(11, Some(0))]);
+    let listed = run(&ctx, "SELECT 1 AS id, 0.0 AS _distance FROM hnsw_indexes()").await;
+    assert_eq!(rows(&listed).len(), 1);
 }
 
 /// A catalog that never answers at once, as one behind a network.

@@ -16,7 +16,7 @@ use crate::rows::scan::matching;
 use crate::rows::vectors::{Vectors, item_type};
 use crate::sql::api::search_report::SearchReport;
 use crate::sql::ddl::option_list::ordered_by;
-use crate::sql::ddl::tables::parquet_table;
+use crate::sql::ddl::tables::{named_parquet_table, parquet_table};
 use crate::sql::functions::vector_search::DISTANCE;
 use crate::sql::recognize::order_by::{KnnRequest, check_filter};
 use crate::sql::recognize::query_vector::QueryVector;
@@ -50,14 +50,24 @@ impl Default for KnnOptions {
 }
 
 impl VectorTable {
-    /// Looks a table up in a context on which [`register`](crate::register) was called.
+    /// Looks a table up in a context on which [`register`](crate::register) was called: by its name, or by that of its
+    /// files where the context takes those (`SessionContext::enable_url_table`).
     ///
     /// # Errors
     ///
     /// Returns an error if there is no such table, or if it is not a listing of Parquet files.
     pub async fn open(ctx: &SessionContext, table: impl Into<TableReference>) -> Result<Self> {
-        let state = ctx.state();
-        let provider = parquet_table(&state, &table.into()).await?;
+        let (state, table) = (ctx.state(), table.into());
+        let provider = match parquet_table(&state, &table).await {
+            Ok(provider) => provider,
+            // `docs.parquet` was read as table `parquet` of schema `docs`.
+            Err(error) => {
+                named_parquet_table(&state, &table.to_string())
+                    .await
+                    .map_err(|_| error)?
+                    .provider
+            }
+        };
         Ok(Self::new(provider, Shared::of(&state)?))
     }
 

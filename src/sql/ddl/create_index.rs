@@ -336,9 +336,12 @@ impl Command for CreateIndexCommand {
     }
 }
 
-/// What an index is called when nobody says.
+/// What an index is called when nobody says. A table named by its file gives it the file's name without its directory.
 pub(crate) fn default_name(table: &TableReference, column: &str, metric: VectorMetric) -> String {
-    format!("{}_{column}_{metric}_idx", table.table())
+    let path = table.table().trim_end_matches('/');
+    let file = path.rsplit('/').next().unwrap_or(path);
+    let table = file.strip_suffix(".parquet").unwrap_or(file);
+    format!("{table}_{column}_{metric}_idx")
 }
 
 fn external(error: impl std::error::Error + Send + Sync + 'static) -> DataFusionError {
