@@ -4,6 +4,7 @@ use std::fmt;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
+use datafusion::arrow::datatypes::DataType;
 use datafusion::common::runtime::SpawnedTask;
 use datafusion::datasource::listing::PartitionedFile;
 use datafusion::error::{DataFusionError, Result};
@@ -64,7 +65,7 @@ pub struct IndexProgress {
     pub files: usize,
     /// How many of them are finished. Small files are indexed side by side, so that is not always `file - 1`.
     pub files_done: usize,
-    /// The path of the file.
+    /// The path of the file on this machine, or its URL.
     pub path: String,
     /// What is being done.
     pub phase: IndexPhase,
@@ -108,7 +109,32 @@ pub(crate) struct Indexed {
     pub bytes: u64,
 }
 
-/// Builds the index of one file and publishes it. `None` if the file holds no vector at all.
+/// A vector that no index over its file can hold, as its length differs from that of the others: the file stays
+/// without an index, and searches of it are answered row by row.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{file}, row {row} (counted from 0): the vector has {found} numbers{}; a search that compares this row fails, so \
+     correct it or set it to NULL",
+    .expected.map_or_else(String::new, |n| format!(" where those before it have {n}"))
+)]
+pub(crate) struct OddVector {
+    /// The file's path.
+    pub file: String,
+    /// The row in the file.
+    pub row: u64,
+    /// How many numbers its vector has.
+    pub found: usize,
+    /// How many those before it have, if there are any.
+    pub expected: Option<usize>,
+}
+
+/// Builds the index of one file and publishes it.
+///
+/// The index of a file without any vector has no nodes. It says that the file was looked at, and which rows are NULL.
+///
+/// # Errors
+///
+/// An [`OddVector`] if the vectors of the file are not all of one length.
 pub(crate) async fn create(
     table: &TableFiles,
     file: &FileToIndex,
@@ -116,16 +142,13 @@ pub(crate) async fn create(
     sidecars: &Arc<SidecarStore>,
     context: &Arc<TaskContext>,
     progress: impl Fn(IndexPhase, u64) -> ControlFlow<()> + Send + Sync + 'static,
-) -> Result<Option<Indexed>> {
+) -> Result<Indexed> {
     // Taken first: a build whose sidecar could not be written fails before its work is done.
     let lease = sidecars
         .begin(&file.location, &spec.column_name, spec.metric)
         .await
         .map_err(external)?;
-    let Some((builder, item_type, memory)) = read_vectors(table, file, spec, context, &progress).await?
-    else {
-        return Ok(None);
-    };
+    let (builder, item_type, memory) = read_vectors(table, file, spec, context, &progress).await?;
     let rows = file.footer.rows;
     // The threads of a build run on when the statement is dropped: they look whether it is still there.
     let wanted = Arc::new(());
@@ -153,10 +176,10 @@ pub(crate) async fn create(
         ..SidecarMeta::default()
     };
     let published = lease.publish(Arc::new(index), meta).await.map_err(external)?;
-    Ok(Some(Indexed {
+    Ok(Indexed {
         rows,
         bytes: published.bytes,
-    }))
+    })
 }
 
 async fn read_vectors(
@@ -165,7 +188,7 @@ async fn read_vectors(
     spec: &IndexSpec,
     context: &Arc<TaskContext>,
     progress: &(impl Fn(IndexPhase, u64) -> ControlFlow<()> + Sync),
-) -> Result<Option<(HnswBuilder, String, MemoryReservation)>> {
+) -> Result<(HnswBuilder, String, MemoryReservation)> {
     let memory = MemoryConsumer::new("CREATE INDEX USING hnsw").register(context.memory_pool());
     let read = FileRead {
         file: &file.file,
@@ -177,6 +200,16 @@ async fn read_vectors(
         bytes_read: &Arc::default(),
     };
     let mut batches = table.read(read, context)?;
+    let odd = |row: RowId, found: usize, expected: Option<usize>| {
+        external(OddVector {
+            file: file.source.path(),
+            row: row.get(),
+            found,
+            expected,
+        })
+    };
+    // A file without vectors does not say how long they are, unless their type does.
+    let mut empty_dim = 1;
     let mut builder: Option<HnswBuilder> = None;
     let mut null_rows = vec![];
     let mut item = String::new();
@@ -185,6 +218,9 @@ async fn read_vectors(
     while let Some(batch) = batches.try_next().await? {
         pause.if_due().await;
         let column = batch.column(0);
+        if let DataType::FixedSizeList(_, size) = column.data_type() {
+            empty_dim = usize::try_from(*size).unwrap_or(1).max(1);
+        }
         if let Some(of) = item_type(column.data_type()) {
             item = of.to_string();
         }
@@ -209,7 +245,11 @@ async fn read_vectors(
                 }
             };
             let builder = match &mut builder {
+                Some(builder) if builder.dim() != vector.len() => {
+                    return Err(odd(row, vector.len(), Some(builder.dim())));
+                }
                 Some(builder) => builder,
+                None if vector.is_empty() => return Err(odd(row, 0, None)),
                 none => {
                     let rows = usize::try_from(file.footer.rows).unwrap_or(usize::MAX);
                     memory.try_grow(rows.saturating_mul(vector.len() * 5 + BYTES_PER_ROW))?;
@@ -224,13 +264,12 @@ async fn read_vectors(
             ));
         }
     }
-    let Some(mut builder) = builder else {
-        return Ok(None);
-    };
+    let mut builder =
+        builder.unwrap_or_else(|| HnswBuilder::new(empty_dim, spec.metric, spec.config.clone()));
     for row in null_rows {
         builder.insert_null(row).map_err(external)?;
     }
-    Ok(Some((builder, item, memory)))
+    Ok((builder, item, memory))
 }
 
 fn batch_end(batch: &datafusion::arrow::array::RecordBatch) -> Result<u64> {

@@ -23,10 +23,11 @@ mod stamp;
 
 #[cfg(feature = "datafusion")]
 pub use create::{IndexPhase, IndexProgress, ProgressFn};
+pub use hnsw::{StoredVectors, VectorMetric};
 #[cfg(feature = "datafusion")]
 pub use sql::{
-    HnswOptions, HnswSessionExt, IndexBuilder, IndexSummary, KnnOptions, Mode, Refusal, VectorTable,
-    on_index_progress, register,
+    HnswOptions, HnswSessionExt, IndexBuilder, IndexSummary, KnnOptions, Mode, Refusal, SearchReport,
+    VectorTable, on_index_progress, register,
 };
 
 /// The example of the README, compiled and run as a test.

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 /// within a room what the room may import.
 const MAP: &[(&str, &[&str])] = &[
     ("id", &[]),
+    ("stamp", &[]),
     // The engine: no I/O, no Arrow, no DataFusion.
     ("hnsw", &["id"]),
     ("hnsw/kernels", &["hnsw/ids"]),
@@ -70,9 +71,9 @@ const MAP: &[(&str, &[&str])] = &[
     ("format", &["id", "hnsw"]),
     ("loader", &["id", "hnsw", "format"]),
     // Where sidecars live.
-    ("sidecar", &["id", "hnsw", "format", "loader"]),
+    ("sidecar", &["id", "stamp", "hnsw", "format", "loader"]),
     // The Parquet end.
-    ("rows", &["id", "hnsw"]),
+    ("rows", &["id", "stamp", "hnsw"]),
     // The BUILD sentence, and the QUERY sentence.
     ("create", &["id", "hnsw", "format", "loader", "sidecar", "rows"]),
     (
@@ -82,7 +83,7 @@ const MAP: &[(&str, &[&str])] = &[
 ];
 
 /// The rooms that work without DataFusion.
-const GROUND_FLOOR: [&str; 4] = ["id", "hnsw", "format", "loader"];
+const GROUND_FLOOR: [&str; 5] = ["id", "stamp", "hnsw", "format", "loader"];
 
 #[test]
 fn imports_only_point_down() {

@@ -365,6 +365,60 @@ fn a_large_copied_file_is_indexed_from_the_second_process_on() {
     assert_eq!(copied.how(""), "1 indexed");
 }
 
+#[test]
+fn functions_take_the_file_names_that_from_and_create_index_take() {
+    let dir = workplace();
+    let file = "examples/data/packages.parquet";
+    let vector = format!("[{}]", vec!["0.05"; 384].join(", "));
+    let script = format!(
+        "CREATE INDEX IF NOT EXISTS ON '{file}' USING hnsw (embedding) WITH (metric = 'Euclidean');
+        SELECT table_name, metric, state FROM hnsw_indexes();
+        SELECT file, state FROM hnsw_verify('{file}');
+        SELECT files_built, files_kept FROM hnsw_refresh('{file}');
+        SELECT count(*) AS found FROM vector_search('{file}', 'embedding', {vector}, 7, 'metric=l2');
+        SELECT count(*) AS joined FROM vector_join('{file}', 'embedding', '{file}', 'embedding', 1, 'metric=l2') WHERE id = 5;
+        SELECT index_name, files_kept FROM hnsw_create_index('{file}', 'embedding', 'metric=l2, if_not_exists=true');
+        SELECT files_dropped FROM hnsw_drop_index('packages_embedding_l2_idx', '{file}')"
+    );
+    let (ok, out, err) = run(&dir, &["-q", "--format", "csv", "-c", &script]);
+    assert!(ok, "{out}\n{err}");
+    for expected in [
+        &format!("table_name,metric,state\n{file},l2,fresh\n"),
+        "file,state\npackages.parquet,fresh\n",
+        "files_built,files_kept\n0,1\n",
+        "found\n7\n",
+        "joined\n1\n",
+        "index_name,files_kept\npackages_embedding_l2_idx,1\n",
+        "files_dropped\n1\n",
+    ] {
+        assert!(out.contains(expected), "{expected:?} is missing:\n{out}\n{err}");
+    }
+}
+
+#[test]
+fn a_table_that_does_not_exist_is_called_by_its_name_every_time() {
+    let dir = workplace();
+    let calls = [
+        "SELECT * FROM vector_search('nope', 'v', [1.0], 5)",
+        "SELECT * FROM vector_join('nope', 'v', 'nope', 'v', 5)",
+        "SELECT * FROM hnsw_verify('nope')",
+    ];
+    for call in calls.iter().cycle().take(9) {
+        let (ok, out, err) = run(&dir, &["-q", "-c", call]);
+        assert!(!ok && out.is_empty(), "{out}");
+        assert!(err.contains("there is no table nope"), "{call}: {err}");
+    }
+    let (ok, _, err) = run(
+        &dir,
+        &[
+            "-q",
+            "-c",
+            "SELECT * FROM vector_search('no/f.parquet', 'v', [1.0], 5)",
+        ],
+    );
+    assert!(!ok && err.contains("no file of that name"), "{err}");
+}
+
 fn sidecars(dir: &TempDir) -> Vec<String> {
     let Ok(entries) = fs::read_dir(dir.path().join("examples/data/_hnsw")) else {
         return vec![];

@@ -49,6 +49,15 @@ pub(crate) struct LocalFile {
 }
 
 impl SourceFile {
+    /// Its path on this machine, or its URL in another store.
+    pub(crate) fn path(&self) -> String {
+        match (&self.local, self.store_url.as_str()) {
+            (Some(local), _) => local.path.display().to_string(),
+            (None, "file:///") => format!("/{}", self.meta.location),
+            (None, store) => format!("{store}{}", self.meta.location),
+        }
+    }
+
     /// The same file, with an e-tag if its store has one that its listings leave out.
     pub(crate) async fn identified(mut self) -> Result<Self> {
         if self.local.is_none() && self.meta.e_tag.is_none() && self.meta.version.is_none() {

@@ -17,6 +17,7 @@ use datafusion::common::Result;
 use datafusion::prelude::SessionContext;
 
 pub use api::index_builder::IndexBuilder;
+pub use api::search_report::SearchReport;
 pub use api::vector_table::KnnOptions;
 pub use ddl::create_index::IndexSummary;
 pub use ddl::statement::HnswSessionExt;
@@ -50,6 +51,7 @@ pub fn register(ctx: &SessionContext) -> Result<()> {
         }
     }
     ctx.add_analyzer_rule(Arc::new(rules::create_index::CreateIndexRule));
+    ctx.add_analyzer_rule(Arc::new(rules::widen_lists::WidenListsRule));
     ctx.add_analyzer_rule(Arc::new(rules::bind_query::BindRule));
     ctx.add_optimizer_rule(Arc::new(rules::ranked_join::RankRule::new(Arc::clone(&shared))));
     ctx.add_optimizer_rule(Arc::new(rules::knn::KnnRule::new(shared)));

@@ -1,6 +1,7 @@
 //! What the queries of a session share: open sidecars, footers, filter bitmaps, and who is told of a build's progress.
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use datafusion::catalog::Session;
 use datafusion::common::{Result, config_datafusion_err};
@@ -27,7 +28,11 @@ pub(crate) struct Shared {
     /// Open sidecars.
     pub sidecars: Arc<SidecarStore>,
     progress: RwLock<Option<ProgressFn>>,
+    file_tables: Mutex<BTreeSet<Arc<str>>>,
 }
+
+/// Most tables known by the names of their files.
+const FILE_TABLES: usize = 1024;
 
 impl Shared {
     /// Caches that register their memory with this pool.
@@ -39,6 +44,7 @@ impl Shared {
             filters: FilterCache::new(HnswOptions::default().filter_cache_size as u64),
             sidecars: SidecarStore::new(SidecarOptions::default()),
             progress: RwLock::new(None),
+            file_tables: Mutex::default(),
         }
     }
 
@@ -55,6 +61,20 @@ impl Shared {
             .read()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
+    }
+
+    /// Remembers a table that was named by its files, and stands in no list of a catalog.
+    pub(crate) fn remember_file_table(&self, name: &str) {
+        let mut known = self.file_tables.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.len() < FILE_TABLES && !known.contains(name) {
+            known.insert(name.into());
+        }
+    }
+
+    /// The tables that were named by their files so far, and perhaps tables that a catalog lists.
+    pub(crate) fn file_tables(&self) -> Vec<Arc<str>> {
+        let known = self.file_tables.lock().unwrap_or_else(PoisonError::into_inner);
+        known.iter().cloned().collect()
     }
 
     /// Says who is told.

@@ -62,6 +62,11 @@ impl HnswBuilder {
         }
     }
 
+    /// How many numbers each vector has.
+    pub fn dim(&self) -> usize {
+        self.dim
+    }
+
     /// Makes room for so many further rows.
     pub fn reserve(&mut self, rows: usize) {
         self.rows.reserve(rows);

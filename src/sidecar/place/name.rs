@@ -59,7 +59,7 @@ impl SidecarName {
         let rest = name.strip_suffix(EXTENSION)?.strip_suffix('.')?;
         let (rest, metric) = rest.rsplit_once('.')?;
         let (parquet, encoded_column) = rest.rsplit_once('.')?;
-        let metric = metric.parse().ok()?;
+        let metric = VectorMetric::of_name(metric)?;
         if parquet.is_empty() || encoded_column.is_empty() {
             return None;
         }
@@ -139,6 +139,8 @@ mod tests {
             ".c.l2.hnsw",
             "a..l2.hnsw",
             "a.c.foo.hnsw",
+            "a.c.euclidean.hnsw",
+            "a.c.L2.hnsw",
             "a.parquet",
         ] {
             assert_eq!(SidecarName::parse(name), None, "{name}");

@@ -44,7 +44,7 @@ impl IndexBuilder {
     /// The distance that it serves.
     #[must_use]
     pub fn metric(mut self, metric: VectorMetric) -> Self {
-        self.command.options.metric = Some(metric.name());
+        self.command.options.metric = Some(metric);
         self
     }
 

@@ -3,20 +3,23 @@
 use std::sync::Arc;
 
 use datafusion::arrow::array::{ArrayRef, Float64Array, RecordBatch, UInt64Array};
-use datafusion::arrow::compute::{concat_batches, take_record_batch};
+use datafusion::arrow::compute::{concat_batches, filter_record_batch, take_record_batch};
 use datafusion::arrow::datatypes::{DataType, Field, Schema};
-use datafusion::common::{Result, TableReference, exec_err, plan_datafusion_err, plan_err};
+use datafusion::common::{DFSchema, Result, TableReference, exec_err, plan_datafusion_err, plan_err};
 use datafusion::logical_expr::Expr;
+use datafusion::logical_expr::utils::conjunction;
 use datafusion::physical_plan::collect;
 use datafusion::prelude::SessionContext;
 
 use crate::hnsw::VectorMetric;
+use crate::rows::scan::matching;
 use crate::rows::vectors::{Vectors, item_type};
-use crate::sql::ddl::targets::parquet_table;
+use crate::sql::api::search_report::SearchReport;
+use crate::sql::ddl::option_list::ordered_by;
+use crate::sql::ddl::tables::{named_parquet_table, parquet_table};
 use crate::sql::functions::vector_search::DISTANCE;
 use crate::sql::recognize::order_by::{KnnRequest, check_filter};
 use crate::sql::recognize::query_vector::QueryVector;
-use crate::sql::recognize::sort_key::Distance;
 use crate::sql::recognize::trace::unqualified;
 use crate::sql::search::brute_force::distance_of;
 use crate::sql::search::table::VectorTable;
@@ -47,27 +50,39 @@ impl Default for KnnOptions {
 }
 
 impl VectorTable {
-    /// Looks a table up in a context on which [`register`](crate::register) was called.
+    /// Looks a table up in a context on which [`register`](crate::register) was called: by its name, or by that of its
+    /// files where the context takes those (`SessionContext::enable_url_table`).
     ///
     /// # Errors
     ///
     /// Returns an error if there is no such table, or if it is not a listing of Parquet files.
     pub async fn open(ctx: &SessionContext, table: impl Into<TableReference>) -> Result<Self> {
-        let state = ctx.state();
-        let provider = parquet_table(&state, &table.into()).await?;
+        let (state, table) = (ctx.state(), table.into());
+        let provider = match parquet_table(&state, &table).await {
+            Ok(provider) => provider,
+            // `docs.parquet` was read as table `parquet` of schema `docs`.
+            Err(error) => {
+                named_parquet_table(&state, &table.to_string())
+                    .await
+                    .map_err(|_| error)?
+                    .provider
+            }
+        };
         Ok(Self::new(provider, Shared::of(&state)?))
     }
 
     /// The `k` rows nearest to `query`: the columns asked for, then `_distance` (`Float64`), nearest first.
     ///
-    /// Files without a usable index are compared row by row. Rows whose vector is NULL (or, under cosine, zero) have
-    /// no distance and are not returned. The distance is the one that DataFusion's function gives, to the bit; for the
-    /// inner product, its negative.
+    /// The answer is that of `vector_search` in SQL, to the bit; for the inner product, `_distance` is its negative.
+    /// Files without a usable index are compared row by row. There are `k` rows whenever the table has as many that
+    /// pass the filter: rows whose vector is NULL have a `_distance` of NULL and come last. A zero vector has no
+    /// direction, so that under cosine its distance to anything is NULL, and so is that of every row to a zero query.
+    /// A query that is not finite gives distances that are not.
     ///
     /// # Errors
     ///
-    /// Returns an error if a column does not exist, if `query` has another length than the vectors, is not finite, or
-    /// is zero under cosine, or if reading fails.
+    /// Returns an error if a column does not exist or holds no vectors, if `query` is empty or has another length than
+    /// the vectors, if the metric is one that SQL does not have, or if reading fails.
     pub async fn search(
         &self,
         ctx: &SessionContext,
@@ -76,17 +91,43 @@ impl VectorTable {
         k: usize,
         options: &KnnOptions,
     ) -> Result<RecordBatch> {
+        let found = self.search_with_report(ctx, column, query, k, options).await;
+        found.map(|(rows, _)| rows)
+    }
+
+    /// [`search`](Self::search), and whether it went through an index.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`search`](Self::search).
+    pub async fn search_with_report(
+        &self,
+        ctx: &SessionContext,
+        column: &str,
+        query: &[f64],
+        k: usize,
+        options: &KnnOptions,
+    ) -> Result<(RecordBatch, SearchReport)> {
         let state = ctx.state();
         let plan = self.plan_search(column, query, k, options)?;
         let scan = self
             .scan_request(&state, &plan.request, Some(&plan.columns), &plan.request.filters)
             .await?;
         let batches = collect(Arc::clone(&scan), state.task_ctx()).await?;
-        let rows = concat_batches(&scan.schema(), &batches)?;
-        plan.finish(&rows)
+        let mut rows = concat_batches(&scan.schema(), &batches)?;
+        // Where the scan gave all rows, nothing has applied the filter yet.
+        if let Some(filter) = conjunction(plan.request.filters.iter().cloned()) {
+            let over = DFSchema::try_from(scan.schema())?;
+            let filter = state.create_physical_expr(filter, &over)?;
+            rows = filter_record_batch(&rows, &matching(&rows, filter.as_ref())?)?;
+        }
+        Ok((plan.finish(&rows)?, SearchReport::of(&scan)))
     }
 
     fn plan_search(&self, column: &str, query: &[f64], k: usize, options: &KnnOptions) -> Result<Planned> {
+        if query.is_empty() {
+            return plan_err!("the query vector is empty");
+        }
         let schema = self.inner().schema();
         let index = schema.index_of(column)?;
         if item_type(schema.field(index).data_type()).is_none() {
@@ -95,8 +136,7 @@ impl VectorTable {
                 schema.field(index).data_type()
             );
         }
-        let distance = Distance::of_metric(options.metric)
-            .ok_or_else(|| plan_datafusion_err!("metric is cosine, l2 or ip, not {}", options.metric))?;
+        let distance = ordered_by(options.metric, "VectorTable::search")?;
         let filters = match &options.filter {
             None => vec![],
             Some(filter) => {
@@ -117,6 +157,14 @@ impl VectorTable {
             columns.push(index);
             wanted
         });
+        for filter in &filters {
+            for column in filter.column_refs() {
+                let at = schema.index_of(&column.name)?;
+                if !columns.contains(&at) {
+                    columns.push(at);
+                }
+            }
+        }
         let request = KnnRequest {
             column: index,
             column_name: column.to_owned(),
@@ -151,7 +199,7 @@ impl Planned {
     /// Orders the rows of the scan, of which there may be a few too many, by their exact distance.
     fn finish(&self, rows: &RecordBatch) -> Result<RecordBatch> {
         let vectors = Vectors::of(rows.column(self.vector_at))?;
-        let mut order: Vec<(f64, u64)> = vec![];
+        let mut order: Vec<(Option<f64>, u64)> = vec![];
         for row in 0..rows.num_rows() {
             let vector = vectors.get(row);
             if let Some(dim) = vector.dim()
@@ -162,20 +210,24 @@ impl Planned {
                     self.query.len()
                 );
             }
-            if let Some(distance) = distance_of(self.request.distance, &self.query, vector) {
-                order.push((distance, row as u64));
-            }
+            let distance = distance_of(self.request.distance, &self.query, vector);
+            order.push((distance, row as u64));
         }
-        order.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+        // As SQL sorts in ascending order: NULL comes last.
+        order.sort_by(|a, b| {
+            let by_distance = match (a.0, b.0) {
+                (Some(a), Some(b)) => a.total_cmp(&b),
+                (a, b) => a.is_none().cmp(&b.is_none()),
+            };
+            by_distance.then(a.1.cmp(&b.1))
+        });
         order.truncate(self.request.k);
         let places = UInt64Array::from_iter_values(order.iter().map(|o| o.1));
         let chosen = take_record_batch(rows, &places)?;
         let mut fields = chosen.schema().fields()[..self.wanted].to_vec();
-        fields.push(Arc::new(Field::new(DISTANCE, DataType::Float64, false)));
+        fields.push(Arc::new(Field::new(DISTANCE, DataType::Float64, true)));
         let mut columns: Vec<ArrayRef> = chosen.columns()[..self.wanted].to_vec();
-        columns.push(Arc::new(Float64Array::from_iter_values(
-            order.iter().map(|o| o.0),
-        )));
+        columns.push(Arc::new(order.iter().map(|o| o.0).collect::<Float64Array>()));
         Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?)
     }
 }

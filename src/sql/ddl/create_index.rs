@@ -17,9 +17,10 @@ use datafusion::execution::{SessionState, TaskContext};
 use futures::StreamExt;
 
 use super::command::Command;
-use super::option_list::OptionList;
-use super::targets::{parquet_table, target};
-use crate::create::{FileToIndex, IndexProgress, IndexSpec, Indexed, ProgressFn, create};
+use super::option_list::{OptionList, metric, ordered_by};
+use super::tables::{NamedTable, named_parquet_table};
+use super::targets::target;
+use crate::create::{FileToIndex, IndexProgress, IndexSpec, Indexed, OddVector, ProgressFn, create};
 use crate::hnsw::{HnswConfig, VectorMetric};
 use crate::rows::scan::TableFiles;
 use crate::sidecar::SidecarStore;
@@ -42,6 +43,8 @@ pub struct IndexSummary {
     pub rows: u64,
     /// Bytes of their sidecars.
     pub bytes: u64,
+    /// Files that got none, as one of their vectors is longer or shorter than the others: each names file and row.
+    pub skipped: Vec<String>,
     /// What it took.
     pub elapsed: Duration,
 }
@@ -55,10 +58,12 @@ pub(crate) struct CreateIndexCommand {
 }
 
 impl CreateIndexCommand {
-    fn spec(&self, state: &SessionState, column: usize) -> Result<IndexSpec> {
+    fn spec(&self, state: &SessionState, table: &TableReference, column: usize) -> Result<IndexSpec> {
         let defaults = HnswOptions::of(state.config_options());
-        let metric = self.options.metric.unwrap_or(&defaults.metric);
-        let metric: VectorMetric = metric.parse().map_err(external)?;
+        let metric = match self.options.metric {
+            Some(metric) => ordered_by(metric, Command::name(self)).map(|_| metric)?,
+            None => metric(&defaults.metric, "hnsw.metric")?,
+        };
         let config = HnswConfig {
             m: self.options.m.unwrap_or(defaults.m),
             ef_construction: self.options.ef_construction.unwrap_or(defaults.ef_construction),
@@ -71,7 +76,7 @@ impl CreateIndexCommand {
             .options
             .name
             .clone()
-            .unwrap_or_else(|| default_name(&self.table, &self.column, metric));
+            .unwrap_or_else(|| default_name(table, &self.column, metric));
         Ok(IndexSpec {
             name,
             column,
@@ -89,10 +94,15 @@ impl CreateIndexCommand {
         progress: Option<ProgressFn>,
     ) -> Result<IndexSummary> {
         let start = Instant::now();
-        let reference = TableReference::from(self.table.as_str());
-        let provider = parquet_table(state, &reference).await?;
+        let NamedTable { reference, provider } = named_parquet_table(state, &self.table).await?;
         let target = target(state, &provider, &reference, &self.column).await?;
-        let mut spec = self.spec(state, target.column)?;
+        let mut spec = self.spec(state, &reference, target.column)?;
+        if target.files.is_empty() {
+            // An index lies beside its file: without any, nothing would remember it.
+            return exec_err!(
+                "{reference} has no files yet, so there is nothing to index; run CREATE INDEX when it has rows"
+            );
+        }
         let shared = Shared::of(state)?;
 
         let places: Vec<_> = target
@@ -132,7 +142,7 @@ impl CreateIndexCommand {
         }
         let (files_kept, files) = ((target.files.len() - stale.len()) as u64, stale.len());
         let built = match target.table {
-            None => vec![],
+            None => Built::default(),
             Some(table) => {
                 let build = Build {
                     table,
@@ -146,13 +156,17 @@ impl CreateIndexCommand {
                 Arc::new(build).all(stale).await?
             }
         };
+        if files_kept == 0 && built.indexed.is_empty() && !built.skipped.is_empty() {
+            return exec_err!("no index was built: {}", built.sentence());
+        }
         Ok(IndexSummary {
             index_name: spec.name,
             metric: spec.metric,
-            files_built: built.len() as u64,
+            files_built: built.indexed.len() as u64,
             files_kept,
-            rows: built.iter().map(|file| file.rows).sum(),
-            bytes: built.iter().map(|file| file.bytes).sum(),
+            rows: built.indexed.iter().map(|file| file.rows).sum(),
+            bytes: built.indexed.iter().map(|file| file.bytes).sum(),
+            skipped: built.skipped.into_iter().map(|odd| odd.to_string()).collect(),
             elapsed: start.elapsed(),
         })
     }
@@ -162,6 +176,53 @@ impl CreateIndexCommand {
 ///
 /// The bytes of an index do not depend on the threads.
 const SMALL: u64 = 20_000;
+
+/// What came of several files.
+#[derive(Default)]
+struct Built {
+    indexed: Vec<Indexed>,
+    /// Files that no index can hold.
+    skipped: Vec<OddVector>,
+}
+
+impl Built {
+    fn note(&mut self, built: Result<Indexed>) -> Result<()> {
+        match built {
+            Ok(indexed) => self.indexed.push(indexed),
+            Err(error) => match odd_vector(&error) {
+                // One odd vector keeps no other file from its index.
+                Some(odd) => {
+                    tracing::warn!("a file gets no index: {odd}");
+                    self.skipped.push(odd.clone());
+                }
+                None => return Err(error),
+            },
+        }
+        Ok(())
+    }
+
+    /// The first of the files that were skipped, and how many more there are.
+    fn sentence(&self) -> String {
+        told(&self.skipped)
+    }
+}
+
+fn odd_vector(error: &DataFusionError) -> Option<&OddVector> {
+    match error.find_root() {
+        DataFusionError::External(error) => error.downcast_ref(),
+        _ => None,
+    }
+}
+
+/// Some sentences as one, of which only the first few are told.
+pub(crate) fn told(sentences: &[impl ToString]) -> String {
+    const TOLD: usize = 3;
+    let mut text: Vec<String> = sentences.iter().take(TOLD).map(ToString::to_string).collect();
+    if sentences.len() > TOLD {
+        text.push(format!("and {} files more", sentences.len() - TOLD));
+    }
+    text.join("; ")
+}
 
 /// A build of several files.
 struct Build {
@@ -176,7 +237,7 @@ struct Build {
 
 impl Build {
     /// Builds all of them. What was published before an error or an interruption stays, and is not built again.
-    async fn all(self: Arc<Self>, files: Vec<FileToIndex>) -> Result<Vec<Indexed>> {
+    async fn all(self: Arc<Self>, files: Vec<FileToIndex>) -> Result<Built> {
         let threads = match self.spec.config.threads {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             threads => threads,
@@ -193,24 +254,24 @@ impl Build {
                 })
             })
             .buffer_unordered(threads);
-        let mut indexed = vec![];
+        let mut all = Built::default();
         while let Some(built) = side_by_side.next().await {
             let (number, file, built) = built.map_err(|e| DataFusionError::ExecutionJoin(Box::new(e)))?;
             match built {
-                Ok(built) => indexed.extend(built),
                 // There is not room for so many at once.
                 Err(DataFusionError::ResourcesExhausted(_)) => alone.push((number, file)),
-                Err(error) => return Err(error),
+                built => all.note(built)?,
             }
         }
         for (number, file) in alone {
-            indexed.extend(self.one(number, &file, self.spec.config.threads).await?);
+            all.note(self.one(number, &file, self.spec.config.threads).await)?;
         }
-        Ok(indexed)
+        all.skipped.sort_by(|a, b| a.file.cmp(&b.file));
+        Ok(all)
     }
 
-    async fn one(&self, number: usize, file: &FileToIndex, threads: usize) -> Result<Option<Indexed>> {
-        let (path, total) = (file.source.meta.location.to_string(), file.footer.rows);
+    async fn one(&self, number: usize, file: &FileToIndex, threads: usize) -> Result<Indexed> {
+        let (path, total) = (file.source.path(), file.footer.rows);
         let (listener, files, files_done) = (self.progress.clone(), self.files, Arc::clone(&self.done));
         let progress = move |phase, done| match &listener {
             None => ControlFlow::Continue(()),
@@ -249,12 +310,14 @@ impl Command for CreateIndexCommand {
             Field::new("rows", DataType::UInt64, false),
             Field::new("bytes", DataType::UInt64, false),
             Field::new("seconds", DataType::Float64, false),
+            Field::new("skipped", DataType::Utf8, true),
         ]))
     }
 
     async fn run(&self, state: &SessionState, context: Arc<TaskContext>) -> Result<RecordBatch> {
         let progress = Shared::of(state)?.progress();
         let summary = self.create(state, context, progress).await?;
+        let skipped = (!summary.skipped.is_empty()).then(|| told(&summary.skipped));
         Ok(RecordBatch::try_new(
             self.schema(),
             vec![
@@ -267,15 +330,18 @@ impl Command for CreateIndexCommand {
                 Arc::new(UInt64Array::from(vec![summary.rows])),
                 Arc::new(UInt64Array::from(vec![summary.bytes])),
                 Arc::new(Float64Array::from(vec![summary.elapsed.as_secs_f64()])),
+                Arc::new(StringArray::from(vec![skipped])),
             ],
         )?)
     }
 }
 
-/// What an index is called when nobody says.
-pub(crate) fn default_name(table: &str, column: &str, metric: VectorMetric) -> String {
-    let table = TableReference::from(table);
-    format!("{}_{column}_{metric}_idx", table.table())
+/// What an index is called when nobody says. A table named by its file gives it the file's name without its directory.
+pub(crate) fn default_name(table: &TableReference, column: &str, metric: VectorMetric) -> String {
+    let path = table.table().trim_end_matches('/');
+    let file = path.rsplit('/').next().unwrap_or(path);
+    let table = file.strip_suffix(".parquet").unwrap_or(file);
+    format!("{table}_{column}_{metric}_idx")
 }
 
 fn external(error: impl std::error::Error + Send + Sync + 'static) -> DataFusionError {

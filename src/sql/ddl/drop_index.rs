@@ -11,7 +11,8 @@ use datafusion::execution::{SessionState, TaskContext};
 
 use super::command::Command;
 use super::create_index::default_name;
-use super::targets::{all_parquet_tables, locations, parquet_table};
+use super::tables::{ListedTable, all_parquet_tables, named_parquet_table};
+use super::targets::locations;
 use crate::sidecar::{SidecarEntry, StoreError};
 use crate::sql::shared::Shared;
 
@@ -28,7 +29,7 @@ impl DropIndexCommand {
     ///
     /// One that does not open cannot say so. It is taken for a part of the index whose sidecars for the same column
     /// and metric do open, or else of the one that has the default name; its file name always names it.
-    fn names(&self, table: &str, entry: &SidecarEntry, others: &[SidecarEntry]) -> bool {
+    fn names(&self, table: &TableReference, entry: &SidecarEntry, others: &[SidecarEntry]) -> bool {
         if let Ok(sidecar) = &entry.opened {
             return sidecar.meta().index_name == self.name;
         }
@@ -63,20 +64,30 @@ impl Command for DropIndexCommand {
 
     async fn run(&self, state: &SessionState, _context: Arc<TaskContext>) -> Result<RecordBatch> {
         let tables = match &self.table {
-            Some(table) => {
-                let reference = TableReference::from(table.as_str());
-                vec![(table.clone(), parquet_table(state, &reference).await?)]
-            }
+            Some(name) => vec![ListedTable {
+                name: name.clone(),
+                table: named_parquet_table(state, name).await?,
+                in_default_schema: true,
+            }],
             None => all_parquet_tables(state).await?,
         };
         let shared = Shared::of(state)?;
         let (mut dropped, mut unreadable) = (0_u64, vec![]);
-        for (table, provider) in tables {
-            let locations = locations(state, &provider).await?;
+        for ListedTable {
+            table,
+            in_default_schema,
+            ..
+        } in tables
+        {
+            // An index of the same name in another schema is another index.
+            if dropped > 0 && !in_default_schema {
+                break;
+            }
+            let locations = locations(state, &table.provider).await?;
             let entries = shared.sidecars.list(&locations).await.map_err(external)?;
             for entry in &entries {
                 let Some(place) = entry.location else { continue };
-                if self.names(&table, entry, &entries) {
+                if self.names(&table.reference, entry, &entries) {
                     let removed = shared.sidecars.remove_named(&locations[place], &entry.name);
                     dropped += u64::from(removed.await.map_err(external)?);
                 } else if entry.opened.is_err() {

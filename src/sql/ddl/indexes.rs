@@ -6,14 +6,15 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use datafusion::arrow::array::{Float64Array, RecordBatch, StringArray, UInt64Array};
 use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use datafusion::common::Result;
 use datafusion::common::runtime::SpawnedTask;
-use datafusion::common::{Result, TableReference};
 use datafusion::datasource::TableProvider;
 use datafusion::error::DataFusionError;
 use datafusion::execution::{SessionState, TaskContext};
 
 use super::command::Command;
-use super::targets::{all_parquet_tables, files, locations, parquet_table};
+use super::tables::{all_parquet_tables, named_parquet_table};
+use super::targets::{files, locations};
 use crate::create::FileToIndex;
 use crate::format::FormatError;
 use crate::hnsw::SearchOptions;
@@ -80,7 +81,7 @@ async fn find_unread(
     Ok((places.len(), found.collect()))
 }
 
-/// `SELECT * FROM hnsw_indexes()`: a row for each index of the tables of the default schema.
+/// `SELECT * FROM hnsw_indexes()`: a row for each index of the session's tables.
 #[derive(Debug)]
 pub(crate) struct IndexesCommand;
 
@@ -120,16 +121,18 @@ impl Command for IndexesCommand {
     }
 
     async fn run(&self, state: &SessionState, _context: Arc<TaskContext>) -> Result<RecordBatch> {
-        let mut indexes: BTreeMap<(String, String, String), (u64, Index)> = BTreeMap::new();
-        for (table, provider) in all_parquet_tables(state).await? {
-            let (files, found) = match files(state, &provider, &[]).await {
+        let mut indexes: BTreeMap<(usize, String, String), (u64, Index)> = BTreeMap::new();
+        let tables = all_parquet_tables(state).await?;
+        for (at, listed) in tables.iter().enumerate() {
+            let provider = &listed.table.provider;
+            let (files, found) = match files(state, provider, &[]).await {
                 Ok((files, _)) => (files.len(), find(state, &files).await?),
                 // One table that cannot be read does not hide the others.
-                Err(error) => find_unread(state, &provider, &error).await?,
+                Err(error) => find_unread(state, provider, &error).await?,
             };
             for found in found {
                 let column = found.entry.name.column().unwrap_or_default();
-                let key = (table.clone(), column, found.entry.name.metric.to_string());
+                let key = (at, column, found.entry.name.metric.to_string());
                 let (_, index) = indexes
                     .entry(key)
                     .or_insert_with(|| (files as u64, Index::default()));
@@ -150,10 +153,10 @@ impl Command for IndexesCommand {
             }
         }
         let rows: Vec<_> = indexes.into_iter().collect();
-        let text = |of: &dyn Fn(&((String, String, String), (u64, Index))) -> Option<String>| {
+        let text = |of: &dyn Fn(&((usize, String, String), (u64, Index))) -> Option<String>| {
             Arc::new(rows.iter().map(of).collect::<StringArray>())
         };
-        let number = |of: &dyn Fn(&((String, String, String), (u64, Index))) -> Option<u64>| {
+        let number = |of: &dyn Fn(&((usize, String, String), (u64, Index))) -> Option<u64>| {
             Arc::new(rows.iter().map(of).collect::<UInt64Array>())
         };
         let coverage = |files: u64, index: &Index| match &index.trouble {
@@ -164,7 +167,7 @@ impl Command for IndexesCommand {
         Ok(RecordBatch::try_new(
             self.schema(),
             vec![
-                text(&|((table, _, _), _)| Some(table.clone())),
+                text(&|((table, _, _), _)| Some(tables[*table].name.clone())),
                 text(&|(_, (_, index))| index.name.clone()),
                 text(&|((_, column, _), _)| Some(column.clone())),
                 text(&|((_, _, metric), _)| Some(metric.clone())),
@@ -211,7 +214,7 @@ impl Command for VerifyCommand {
     }
 
     async fn run(&self, state: &SessionState, _context: Arc<TaskContext>) -> Result<RecordBatch> {
-        let provider = parquet_table(state, &TableReference::from(self.table.as_str())).await?;
+        let provider = named_parquet_table(state, &self.table).await?.provider;
         let (files, _) = files(state, &provider, &[]).await?;
         let mut names: Vec<String> = vec![];
         let (mut columns, mut metrics, mut rows) = (vec![], vec![], vec![]);

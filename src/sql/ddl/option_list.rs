@@ -9,7 +9,8 @@ use std::ops::RangeInclusive;
 
 use datafusion::common::{Result, plan_err};
 
-use crate::hnsw::StoredVectors;
+use crate::hnsw::{StoredVectors, VectorMetric};
+use crate::sql::recognize::sort_key::Distance;
 
 /// Values of [`Key::M`].
 pub const M: RangeInclusive<u64> = 2..=128;
@@ -21,14 +22,6 @@ pub const EF_SEARCH: RangeInclusive<u64> = 1..=u32::MAX as u64;
 pub const SEED: RangeInclusive<u64> = 0..=u64::MAX;
 /// Values of [`Key::Threads`]; 0 means all cores.
 pub const THREADS: RangeInclusive<u64> = 0..=1024;
-
-/// The metrics by the name that this crate gives them, with the other names they are known by.
-const METRICS: &[(&str, &[&str])] = &[
-    ("cosine", &["cosine_distance"]),
-    ("l2", &["euclidean", "l2sq", "l2_distance"]),
-    ("ip", &["inner_product", "dot", "dot_product"]),
-    ("normalized_cosine", &[]),
-];
 
 /// A key of the options string.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,7 +79,7 @@ impl Key {
     /// What may stand behind the `=`.
     fn values(self) -> String {
         match (self, self.range()) {
-            (Self::Metric, _) => METRICS.map_names(),
+            (Self::Metric, _) => metric_names(),
             (Self::Stored, _) => "f32, f16 or none".to_string(),
             (Self::Name, _) => "a name".to_string(),
             (_, Some(range)) if *range.end() == u64::MAX => "a whole number".to_string(),
@@ -96,22 +89,24 @@ impl Key {
     }
 }
 
-trait Names {
-    fn map_names(&self) -> String;
+/// The metrics that an SQL function orders by.
+pub(crate) fn metrics_in_sql() -> impl Iterator<Item = VectorMetric> {
+    let all = VectorMetric::ALL.into_iter();
+    all.filter(|metric| Distance::of_metric(*metric).is_some())
 }
 
-impl Names for [(&str, &[&str])] {
-    fn map_names(&self) -> String {
-        let names: Vec<_> = self.iter().map(|(name, _)| *name).collect();
-        names.join(" or ")
-    }
+fn metric_names() -> String {
+    metrics_in_sql()
+        .map(VectorMetric::name)
+        .collect::<Vec<_>>()
+        .join(" or ")
 }
 
 /// The options that were given; `None` for those that were not.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct OptionList {
-    /// The metric, by the name that this crate gives it.
-    pub metric: Option<&'static str>,
+    /// The metric.
+    pub metric: Option<VectorMetric>,
     /// Links of a node.
     pub m: Option<usize>,
     /// Breadth of the search that builds.
@@ -192,7 +187,7 @@ impl OptionList {
                 write!(text, "{comma}{}={value}", key.name()).expect("a string can be written to");
             }
         };
-        put(Key::Metric, self.metric.map(str::to_string));
+        put(Key::Metric, self.metric.map(|metric| metric.to_string()));
         put(Key::M, self.m.map(|m| m.to_string()));
         put(Key::EfConstruction, self.ef_construction.map(|ef| ef.to_string()));
         put(Key::EfSearch, self.ef_search.map(|ef| ef.to_string()));
@@ -226,16 +221,38 @@ fn not_a_pair(part: &str, function: &str, keys: &[Key]) -> datafusion::error::Da
     )
 }
 
-fn metric(value: &str, function: &str) -> Result<&'static str> {
-    let value = value.to_ascii_lowercase();
-    match METRICS
-        .iter()
-        .find(|(name, others)| *name == value || others.contains(&value.as_str()))
-    {
-        Some((name, _)) => Ok(name),
-        None => plan_err!(
+/// The metric of this name, if queries can order by it.
+///
+/// # Errors
+///
+/// Names the metrics that there are.
+pub(crate) fn metric(value: &str, function: &str) -> Result<VectorMetric> {
+    let Ok(metric) = value.parse::<VectorMetric>() else {
+        return plan_err!(
             "{function}: there is no metric '{value}'; metric is {}",
-            Key::Metric.values()
+            metric_names()
+        );
+    };
+    ordered_by(metric, function)?;
+    Ok(metric)
+}
+
+/// The distance in SQL that orders by this metric. An index of a metric without one would never be used.
+///
+/// # Errors
+///
+/// Names the metrics that queries can order by.
+pub(crate) fn ordered_by(metric: VectorMetric, function: &str) -> Result<Distance> {
+    match (Distance::of_metric(metric), metric) {
+        (Some(distance), _) => Ok(distance),
+        (None, VectorMetric::NormalizedCosine) => plan_err!(
+            "{function}: no SQL function orders by metric '{metric}'; use metric = '{}', whose neighbors are the \
+             same where all vectors have length 1",
+            VectorMetric::Cosine
+        ),
+        (None, _) => plan_err!(
+            "{function}: no SQL function orders by metric '{metric}'; metric is {}",
+            metric_names()
         ),
     }
 }

@@ -6,14 +6,16 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use datafusion::arrow::array::{RecordBatch, StringArray, UInt64Array};
 use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use datafusion::common::{Result, TableReference};
+use datafusion::common::Result;
 use datafusion::error::DataFusionError;
 use datafusion::execution::{SessionState, TaskContext};
 
 use super::command::Command;
-use super::create_index::CreateIndexCommand;
+use super::create_index::{CreateIndexCommand, told};
 use super::option_list::OptionList;
-use super::targets::{locations, parquet_table};
+use super::tables::named_parquet_table;
+use super::targets::locations;
+use crate::sql::recognize::sort_key::Distance;
 use crate::sql::shared::Shared;
 
 /// Refreshes all indexes of one table, with the parameters that they were built with.
@@ -35,11 +37,12 @@ impl Command for RefreshCommand {
             Field::new("metric", DataType::Utf8, false),
             Field::new("files_built", DataType::UInt64, false),
             Field::new("files_kept", DataType::UInt64, false),
+            Field::new("skipped", DataType::Utf8, true),
         ]))
     }
 
     async fn run(&self, state: &SessionState, context: Arc<TaskContext>) -> Result<RecordBatch> {
-        let provider = parquet_table(state, &TableReference::from(self.table.as_str())).await?;
+        let provider = named_parquet_table(state, &self.table).await?.provider;
         let shared = Shared::of(state)?;
         let places = locations(state, &provider).await?;
         let entries = shared
@@ -50,9 +53,13 @@ impl Command for RefreshCommand {
         let mut indexes: BTreeMap<(String, &'static str), OptionList> = BTreeMap::new();
         for entry in entries.iter().filter(|entry| entry.location.is_some()) {
             let Ok(sidecar) = &entry.opened else { continue };
-            let metric = entry.name.metric.name();
+            let metric = entry.name.metric;
+            // No query could use it, and CREATE INDEX does not build it.
+            if Distance::of_metric(metric).is_none() {
+                continue;
+            }
             indexes
-                .entry((sidecar.meta().table_column.clone(), metric))
+                .entry((sidecar.meta().table_column.clone(), metric.name()))
                 .or_insert_with(|| OptionList {
                     name: Some(sidecar.meta().index_name.clone()),
                     metric: Some(metric),
@@ -108,6 +115,12 @@ impl Command for RefreshCommand {
                         .iter()
                         .map(|(_, s)| s.files_kept)
                         .collect::<UInt64Array>(),
+                ),
+                Arc::new(
+                    summaries
+                        .iter()
+                        .map(|(_, s)| (!s.skipped.is_empty()).then(|| told(&s.skipped)))
+                        .collect::<StringArray>(),
                 ),
             ],
         )?)

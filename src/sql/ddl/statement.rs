@@ -15,9 +15,13 @@ use datafusion::sql::sqlparser::ast::{
     CreateIndex, Expr, IndexColumn, IndexOption, IndexType, ObjectType, Statement, UnaryOperator, Value,
 };
 use datafusion::sql::sqlparser::dialect::{Dialect, GenericDialect, dialect_from_str};
+use datafusion::sql::sqlparser::keywords::Keyword;
+use datafusion::sql::sqlparser::parser::Parser;
+use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
 
 use self::names::Names;
-use super::option_list::{Key, OptionList};
+use super::option_list::{Key, OptionList, metrics_in_sql};
+use crate::hnsw::VectorMetric;
 
 /// The options of `CREATE INDEX ... WITH (...)`.
 pub(crate) const WITH_OPTIONS: &[Key] = &[
@@ -29,15 +33,8 @@ pub(crate) const WITH_OPTIONS: &[Key] = &[
     Key::Threads,
 ];
 
-/// pgvector's operator classes and their metrics.
-const OPERATOR_CLASSES: &[(&str, &str)] = &[
-    ("vector_cosine_ops", "cosine"),
-    ("vector_l2_ops", "l2"),
-    ("vector_ip_ops", "ip"),
-    ("halfvec_cosine_ops", "cosine"),
-    ("halfvec_l2_ops", "l2"),
-    ("halfvec_ip_ops", "ip"),
-];
+/// What pgvector's operator classes begin with: `vector_l2_ops` is that of metric `l2`.
+const OPERATOR_CLASSES: [&str; 2] = ["vector_", "halfvec_"];
 
 /// Runs a statement that may be one of ours.
 #[async_trait]
@@ -116,7 +113,7 @@ pub fn desugar(sql: &str, options: &SqlParserOptions) -> Result<Option<String>> 
 }
 
 /// The statements, if they parse: in the session's dialect, or else (few dialects know the `WITH`
-/// of an index) in the generic one.
+/// of an index) in the generic one. `IF NOT EXISTS` without a name parses in none of them.
 fn parse(sql: &str, options: &SqlParserOptions) -> Option<Vec<DFStatement>> {
     let with = |dialect: &dyn Dialect| {
         let parser = DFParserBuilder::new(sql)
@@ -124,7 +121,47 @@ fn parse(sql: &str, options: &SqlParserOptions) -> Option<Vec<DFStatement>> {
             .with_recursion_limit(options.recursion_limit.get());
         Some(parser.build().ok()?.parse_statements().ok()?.into())
     };
-    with(dialect_from_str(options.dialect)?.as_ref()).or_else(|| with(&GenericDialect {}))
+    with(dialect_from_str(options.dialect)?.as_ref())
+        .or_else(|| with(&GenericDialect {}))
+        .or_else(|| parse_unnamed(sql, options))
+}
+
+/// `CREATE INDEX IF NOT EXISTS ON t ...`, which sqlparser takes only without `IF NOT EXISTS` or with a name.
+fn parse_unnamed(sql: &str, options: &SqlParserOptions) -> Option<Vec<DFStatement>> {
+    const WORDS: [Keyword; 6] = [
+        Keyword::CREATE,
+        Keyword::INDEX,
+        Keyword::IF,
+        Keyword::NOT,
+        Keyword::EXISTS,
+        Keyword::ON,
+    ];
+    let dialect = GenericDialect {};
+    let mut tokens = Tokenizer::new(&dialect, sql).tokenize_with_location().ok()?;
+    tokens.retain(|token| !matches!(token.token, Token::Whitespace(_)));
+    let begin = tokens.iter().position(|token| token.token != Token::SemiColon)?;
+    let words = tokens[begin..]
+        .iter()
+        .take(WORDS.len())
+        .map(|token| match &token.token {
+            Token::Word(word) => word.keyword,
+            _ => Keyword::NoKeyword,
+        });
+    if !words.eq(WORDS) {
+        return None;
+    }
+    tokens.drain(begin + 2..begin + 5);
+    let mut parser = Parser::new(&dialect)
+        .with_recursion_limit(options.recursion_limit.get())
+        .with_tokens_with_locations(tokens);
+    let mut statements = parser.parse_statements().ok()?;
+    if let Some(Statement::CreateIndex(index)) = statements.first_mut() {
+        index.if_not_exists = true;
+    }
+    let statements = statements
+        .into_iter()
+        .map(|one| DFStatement::Statement(Box::new(one)));
+    Some(statements.collect())
 }
 
 /// A look at the first word, which spares queries the parsing.
@@ -225,7 +262,7 @@ fn indexed_column(
     column: &IndexColumn,
     names: &Names,
     function: &str,
-) -> Result<(String, Option<&'static str>)> {
+) -> Result<(String, Option<VectorMetric>)> {
     let IndexColumn {
         column: ordered,
         operator_class,
@@ -249,14 +286,18 @@ fn indexed_column(
         None => None,
         Some(class) => {
             let class = class.to_string().to_ascii_lowercase();
-            let Some((_, metric)) = OPERATOR_CLASSES.iter().find(|(known, _)| *known == class) else {
-                let known: Vec<_> = OPERATOR_CLASSES.iter().map(|(name, _)| *name).collect();
+            let classes = || {
+                metrics_in_sql()
+                    .flat_map(|metric| OPERATOR_CLASSES.map(|of| (format!("{of}{metric}_ops"), metric)))
+            };
+            let Some((_, metric)) = classes().find(|(known, _)| *known == class) else {
+                let known: Vec<_> = classes().map(|(name, _)| name).collect();
                 return plan_err!(
                     "{function}: there is no operator class {class}; use one of {}, or WITH (metric = ...)",
                     known.join(", ")
                 );
             };
-            Some(*metric)
+            Some(metric)
         }
     };
     Ok((names.exact(name), metric))

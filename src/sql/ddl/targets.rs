@@ -1,8 +1,8 @@
-//! The tables and files that statements about indexes are about.
+//! The files that statements about indexes are about.
 
 use std::sync::Arc;
 
-use datafusion::common::{Result, TableReference, exec_err, plan_datafusion_err, plan_err};
+use datafusion::common::{Result, TableReference, exec_err, plan_err};
 use datafusion::datasource::TableProvider;
 use datafusion::datasource::listing::PartitionedFile;
 use datafusion::execution::SessionState;
@@ -10,13 +10,12 @@ use datafusion::physical_plan::empty::EmptyExec;
 use futures::{StreamExt, TryStreamExt};
 
 use crate::create::FileToIndex;
-use crate::rows::scan::{TableFiles, is_parquet_listing};
+use crate::rows::scan::TableFiles;
 use crate::rows::source_file::SourceFile;
 use crate::rows::vectors::item_type;
 use crate::sidecar::Location;
 use crate::sql::options::HnswOptions;
 use crate::sql::search::files::{LOOKUPS_AT_ONCE, identity, location, sidecar_dir, sources};
-use crate::sql::search::table::VectorTable;
 use crate::sql::shared::Shared;
 
 /// The table to index or to search: files, and where the column is.
@@ -24,32 +23,6 @@ pub(crate) struct Target {
     pub files: Vec<FileToIndex>,
     pub table: Option<TableFiles>,
     pub column: usize,
-}
-
-/// Looks a table up in the session's catalogs.
-///
-/// # Errors
-///
-/// Returns an error if there is none of that name, or if it is not a listing of Parquet files.
-pub(crate) async fn parquet_table(
-    state: &SessionState,
-    name: &TableReference,
-) -> Result<Arc<dyn TableProvider>> {
-    let schema = state.schema_for_ref(name.clone())?;
-    let provider = schema
-        .table(name.table())
-        .await?
-        .ok_or_else(|| plan_datafusion_err!("there is no table {name}"))?;
-    let provider = match provider.downcast_ref::<VectorTable>() {
-        Some(table) => Arc::clone(table.inner()),
-        None => provider,
-    };
-    if !is_parquet_listing(provider.as_ref()) {
-        return plan_err!(
-            "{name} is not a table of Parquet files; indexes are built for CREATE EXTERNAL TABLE ... STORED AS PARQUET"
-        );
-    }
-    Ok(provider)
 }
 
 /// The files of a table as an index over one column sees them.
@@ -148,19 +121,4 @@ pub(crate) async fn locations(
         .iter()
         .map(|(_, source)| location(source, dir.clone()))
         .collect())
-}
-
-/// Every Parquet table of the session's default schema, with its name.
-pub(crate) async fn all_parquet_tables(
-    state: &SessionState,
-) -> Result<Vec<(String, Arc<dyn TableProvider>)>> {
-    let schema = state.schema_for_ref(TableReference::bare("any"))?;
-    let mut tables = vec![];
-    for name in schema.table_names() {
-        if let Ok(provider) = parquet_table(state, &TableReference::bare(name.as_str())).await {
-            tables.push((name, provider));
-        }
-    }
-    tables.sort_by(|a, b| a.0.cmp(&b.0));
-    Ok(tables)
 }

@@ -104,7 +104,16 @@ impl ScalarUDFImpl for OtherName {
     }
 
     fn coerce_types(&self, arg_types: &[DataType]) -> Result<Vec<DataType>> {
-        self.function.coerce_types(arg_types)
+        let mut types = self.function.coerce_types(arg_types)?;
+        // `array_distance` takes a `List` and a `LargeList`, and fails when it runs: both become `LargeList`.
+        if types.iter().any(|list| matches!(list, DataType::LargeList(_))) {
+            for list in &mut types {
+                if let DataType::List(item) = list {
+                    *list = DataType::LargeList(Arc::clone(item));
+                }
+            }
+        }
+        Ok(types)
     }
 
     fn simplify(&self, args: Vec<Expr>, _context: &SimplifyContext) -> Result<ExprSimplifyResult> {

@@ -14,9 +14,11 @@ use crate::sql::ddl::command::CommandTable;
 use crate::sql::ddl::create_index::CreateIndexCommand;
 use crate::sql::ddl::drop_index::DropIndexCommand;
 use crate::sql::ddl::indexes::{IndexesCommand, VerifyCommand};
-use crate::sql::ddl::option_list::{Key, OptionList};
+use crate::sql::ddl::option_list::{Key, OptionList, metric, ordered_by};
 use crate::sql::ddl::refresh::RefreshCommand;
 use crate::sql::ddl::statement::WITH_OPTIONS;
+use crate::sql::options::HnswOptions;
+use crate::sql::recognize::sort_key::Distance;
 
 /// Registers the table functions.
 pub(crate) fn register(ctx: &SessionContext) {
@@ -127,6 +129,15 @@ fn one_table(exprs: &[Expr], function: &str) -> Result<String> {
         [table] => text(table, function, "table"),
         _ => plan_err!("{function} takes a table: {function}('t')"),
     }
+}
+
+/// The distance that a search is by: that of its options, or else of the session.
+pub(crate) fn distance(options: &OptionList, settings: &HnswOptions, function: &str) -> Result<Distance> {
+    let metric = match options.metric {
+        Some(metric) => metric,
+        None => metric(&settings.metric, "hnsw.metric")?,
+    };
+    ordered_by(metric, function)
 }
 
 /// A string argument.

@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use datafusion::arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use datafusion::catalog::{Session, TableFunctionArgs, TableFunctionImpl};
 use datafusion::common::tree_node::{Transformed, TreeNode};
-use datafusion::common::{Column, Result, TableReference, plan_datafusion_err, plan_err};
+use datafusion::common::{Column, Result, TableReference, plan_err};
 use datafusion::datasource::{TableProvider, TableType, ViewTable, provider_as_source};
 use datafusion::functions_window::expr_fn::row_number;
 use datafusion::logical_expr::utils::conjunction;
@@ -20,15 +20,13 @@ use datafusion::logical_expr::{
 };
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::empty::EmptyExec;
-use futures::FutureExt;
 
-use super::register::text;
+use super::register::{distance, text};
 use super::vector_search::{DISTANCE, count, function};
-use crate::hnsw::VectorMetric;
 use crate::rows::vectors::item_type;
 use crate::sql::ddl::command::session_state;
 use crate::sql::ddl::option_list::{Key, OptionList};
-use crate::sql::ddl::targets::parquet_table;
+use crate::sql::ddl::tables::{named_parquet_table, named_table, now};
 use crate::sql::join::plan::{Joined, join_exec};
 use crate::sql::options::{HnswOptions, Mode};
 use crate::sql::recognize::order_by::KnnRequest;
@@ -59,22 +57,12 @@ impl TableFunctionImpl for VectorJoin {
         let state = session_state(args.session())?;
         let settings = HnswOptions::of(state.config_options());
         let options = OptionList::parse(&options, NAME, &[Key::Metric, Key::EfSearch])?;
-        let metric = options.metric.unwrap_or(&settings.metric).parse::<VectorMetric>();
-        let Some(distance) = metric.ok().and_then(Distance::of_metric) else {
-            return plan_err!("{NAME}: metric is cosine, l2 or ip");
-        };
+        let distance = distance(&options, &settings, NAME)?;
 
-        let (left_name, right_name) = (TableReference::from(&names[0]), TableReference::from(&names[2]));
-        let now = |found: Option<Result<Arc<dyn TableProvider>>>, name: &TableReference| {
-            found.unwrap_or_else(|| plan_err!("{NAME}: the catalog of {name} does not answer at once"))
-        };
-        let left = async {
-            let schema = state.schema_for_ref(left_name.clone())?;
-            let table = schema.table(left_name.table()).await?;
-            table.ok_or_else(|| plan_datafusion_err!("{NAME}: there is no table {left_name}"))
-        };
-        let left = now(left.now_or_never(), &left_name)?;
-        let right = now(parquet_table(state, &right_name).now_or_never(), &right_name)?;
+        let left = now(&names[0], || named_table(state, &names[0]))?;
+        let right = now(&names[2], || named_parquet_table(state, &names[2]))?;
+        let (left_name, left) = (left.reference, left.provider);
+        let (right_name, right) = (right.reference, right.provider);
         let left_at = vector_column(&left, &left_name, &names[1])?;
         let right_at = vector_column(&right, &right_name, &names[3])?;
         let request = KnnRequest {

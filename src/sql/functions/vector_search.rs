@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use datafusion::catalog::{TableFunctionArgs, TableFunctionImpl};
-use datafusion::common::{Column, Result, ScalarValue, TableReference, plan_err};
+use datafusion::common::{Column, Result, ScalarValue, plan_err};
 use datafusion::datasource::{TableProvider, ViewTable, provider_as_source};
 use datafusion::functions_nested::cosine_distance::cosine_distance_udf;
 use datafusion::functions_nested::distance::array_distance_udf;
@@ -11,14 +11,12 @@ use datafusion::functions_nested::inner_product::inner_product_udf;
 use datafusion::logical_expr::simplify::SimplifyContext;
 use datafusion::logical_expr::{Expr, LogicalPlanBuilder, ScalarUDF, lit};
 use datafusion::optimizer::simplify_expressions::ExprSimplifier;
-use futures::FutureExt;
 
-use super::register::text;
-use crate::hnsw::VectorMetric;
+use super::register::{distance, text};
 use crate::rows::vectors::item_type;
 use crate::sql::ddl::command::session_state;
 use crate::sql::ddl::option_list::{Key, OptionList};
-use crate::sql::ddl::targets::parquet_table;
+use crate::sql::ddl::tables::{NamedTable, named_parquet_table, now};
 use crate::sql::options::{HnswOptions, Mode};
 use crate::sql::recognize::order_by::KnnRequest;
 use crate::sql::recognize::query_vector::{QueryVector, as_doubles};
@@ -52,13 +50,8 @@ impl TableFunctionImpl for VectorSearch {
         let state = session_state(args.session())?;
         let options = OptionList::parse(&options, NAME, &[Key::Metric, Key::EfSearch])?;
         let settings = HnswOptions::of(state.config_options());
-        let reference = TableReference::from(text(table, NAME, "table")?);
-        let Some(provider) = parquet_table(state, &reference).now_or_never() else {
-            return plan_err!(
-                "{NAME}: the catalog of {reference} does not answer at once; use ORDER BY ... LIMIT"
-            );
-        };
-        let provider = provider?;
+        let name = text(table, NAME, "table")?;
+        let NamedTable { reference, provider } = now(&name, || named_parquet_table(state, &name))?;
         let column = text(column, NAME, "column")?;
         let schema = provider.schema();
         let Some((index, field)) = schema.column_with_name(&column) else {
@@ -72,10 +65,7 @@ impl TableFunctionImpl for VectorSearch {
         }
         let query = query_vector(vector)?;
         let k = count(k)?;
-        let metric = options.metric.unwrap_or(&settings.metric).parse::<VectorMetric>();
-        let Some(distance) = metric.ok().and_then(Distance::of_metric) else {
-            return plan_err!("{NAME}: metric is cosine, l2 or ip");
-        };
+        let distance = distance(&options, &settings, NAME)?;
 
         let request = KnnRequest {
             column: index,

@@ -21,7 +21,9 @@ use crate::sql::search::cancel::StopOnDrop;
 use crate::sql::search::files::{SearchFile, Strategy};
 use crate::sql::search::merge::choose;
 use crate::sql::search::scan::Run;
-use crate::sql::search::through_index::{Candidates, PreparedQuery, search_index, search_memory};
+use crate::sql::search::through_index::{
+    Candidates, PreparedQuery, search_index, search_memory, takes_queries_of,
+};
 use crate::sql::search::top_k_bound::Bound;
 
 /// The join while it runs.
@@ -155,7 +157,10 @@ impl Join {
             Strategy::Exact(_) => queries.iter().map(|_| None).collect(),
             Strategy::Index(sidecar) => {
                 for query in queries.iter() {
-                    same_length(query.vector.exact.len(), sidecar.dim())?;
+                    let length = query.vector.exact.len();
+                    if !takes_queries_of(sidecar, length) {
+                        same_length(length, sidecar.dim())?;
+                    }
                 }
                 self.search_index(index, allowed, queries).await?
             }

@@ -35,9 +35,32 @@ impl AnalyzerRule for CreateIndexRule {
             {
                 scan(index)
             }
+            LogicalPlan::Ddl(DdlStatement::CreateIndex(index)) => no_such_method(&index),
             plan => Ok(plan),
         }
     }
+}
+
+/// DataFusion has no index of any method, and says of these only that it does not support the plan.
+fn no_such_method(index: &CreateIndex) -> Result<LogicalPlan> {
+    let columns: Vec<_> = index
+        .columns
+        .iter()
+        .map(|column| column.expr.to_string())
+        .collect();
+    let found = match &index.using {
+        Some(method) => format!("there is no index method '{method}'"),
+        None => "the index method is missing".to_owned(),
+    };
+    let name = index
+        .name
+        .as_deref()
+        .map_or_else(String::new, |name| format!("{name} "));
+    plan_err!(
+        "CREATE INDEX: {found}; for a column of vectors, write CREATE INDEX {name}ON {} USING hnsw ({})",
+        index.table,
+        columns.join(", ")
+    )
 }
 
 fn scan(index: CreateIndex) -> Result<LogicalPlan> {

@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use datafusion::common::Result;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion::common::{Result, TableReference};
 use datafusion::datasource::{DefaultTableSource, TableProvider, provider_as_source};
 use datafusion::logical_expr::{LogicalPlan, Sort, TableScan, TableSource};
 use datafusion::optimizer::optimizer::{ApplyOrder, OptimizerConfig, OptimizerRule};
 
 use crate::rows::scan::is_parquet_listing;
+use crate::sql::ddl::tables::is_path;
 use crate::sql::options::{HnswOptions, Mode};
 use crate::sql::recognize::order_by::{Recognised, recognise};
 use crate::sql::search::table::{Asked, VectorTable};
@@ -76,6 +77,11 @@ pub(crate) fn swap_source(scan: TableScan, asked: &Asked, shared: &Arc<Shared>) 
     match searchable(&scan.source) {
         None => Transformed::no(LogicalPlan::TableScan(scan)),
         Some(provider) => {
+            if let TableReference::Bare { table } = &scan.table_name
+                && is_path(table)
+            {
+                shared.remember_file_table(table);
+            }
             let table = VectorTable::asking(provider, asked.clone(), Arc::clone(shared));
             let source = provider_as_source(Arc::new(table));
             Transformed::yes(LogicalPlan::TableScan(TableScan { source, ..scan }))

@@ -26,6 +26,11 @@ impl RefusedExec {
     pub(crate) fn new(child: Arc<dyn ExecutionPlan>, refusal: Refusal) -> Self {
         Self { child, refusal }
     }
+
+    /// Why the search is not ours.
+    pub(crate) fn refusal(&self) -> Refusal {
+        self.refusal
+    }
 }
 
 impl DisplayAs for RefusedExec {

@@ -124,7 +124,7 @@ pub(crate) async fn candidates(
     let found = match &file.strategy {
         Strategy::Exact(_) => scan_vectors(run, file, query).await?,
         Strategy::Index(sidecar) => {
-            if sidecar.dim() != query.exact.len() {
+            if !takes_queries_of(sidecar, query.exact.len()) {
                 return Ok(Err(OtherDimension));
             }
             let allowed = match &run.filter {
@@ -172,6 +172,14 @@ fn has_special_rows(sidecar: &Sidecar) -> bool {
     sidecar.null_rows().len() + sidecar.zero_rows().len() + sidecar.unindexable_rows().len() > 0
 }
 
+/// Whether its vectors can be compared with one of this length. Where it has none, all rows are NULL, and so is their
+/// distance to a vector of any length.
+pub(crate) fn takes_queries_of(sidecar: &Sidecar, length: usize) -> bool {
+    let has_vectors =
+        sidecar.node_count() > 0 || sidecar.zero_rows().len() + sidecar.unindexable_rows().len() > 0;
+    sidecar.dim() == length || !has_vectors
+}
+
 /// Finds the candidates of one file through its index; ends early with an error once `stop` is true.
 pub(crate) fn search_index(
     run: &Run,
@@ -207,6 +215,9 @@ pub(crate) fn search_index(
         return Ok(found);
     }
 
+    if sidecar.node_count() == 0 {
+        return Ok(found);
+    }
     let ef = run.spec.ef();
     let mut options = SearchOptions::new(ef).ef(ef).tie_margin();
     options.stop = stop;

@@ -22,7 +22,7 @@ fn error(text: &str) -> String {
 #[test]
 fn options_are_read_in_any_order_case_and_spacing() {
     let expected = OptionList {
-        metric: Some("l2"),
+        metric: Some(VectorMetric::Euclidean),
         m: Some(16),
         seed: Some(u64::MAX),
         name: Some("a, \"b\" 'c'=".to_string()),
@@ -51,7 +51,7 @@ fn errors_name_the_keys_and_ranges() {
     assert_eq!(
         error("mm=3"),
         "Error during planning: f: there is no option 'mm'; the options are \
-         metric (cosine or l2 or ip or normalized_cosine), m (a whole number from 2 to 128), \
+         metric (cosine or l2 or ip), m (a whole number from 2 to 128), \
          ef_search (a whole number from 1 to 4294967295), seed (a whole number), name (a name), \
          if_exists (true or false)"
     );
@@ -66,7 +66,11 @@ fn errors_name_the_keys_and_ranges() {
         ),
         (
             "metric=foo",
-            "there is no metric 'foo'; metric is cosine or l2 or ip or normalized_cosine",
+            "there is no metric 'foo'; metric is cosine or l2 or ip",
+        ),
+        (
+            "metric=Normalized_Cosine",
+            "no SQL function orders by metric 'normalized_cosine'; use metric = 'cosine', whose neighbors are the same",
         ),
         ("m=16, m=17", "option m is given twice"),
         ("cosine", "expected key=value, found 'cosine'"),
@@ -80,5 +84,28 @@ fn errors_name_the_keys_and_ranges() {
         ("if_not_exists=true", "there is no option 'if_not_exists'"),
     ] {
         assert!(error(text).contains(part), "{text}: {}", error(text));
+    }
+}
+
+#[test]
+fn a_metric_goes_by_all_of_its_names() {
+    for (metric, names) in [
+        (
+            VectorMetric::Cosine,
+            ["cosine", "Cosine", "cos", "cosine_distance"],
+        ),
+        (
+            VectorMetric::Euclidean,
+            ["l2", "Euclidean", "l2_distance", "array_distance"],
+        ),
+        (
+            VectorMetric::DotProduct,
+            ["ip", "DotProduct", "dot_product", "INNER_PRODUCT"],
+        ),
+    ] {
+        for name in names {
+            let read = parse(&format!("metric={name}")).expect(name);
+            assert_eq!(read.metric, Some(metric), "{name}");
+        }
     }
 }

@@ -45,6 +45,22 @@ fn create_index_becomes_a_call() {
             "'t', 'v', 'metric=l2'",
         ),
         (
+            "CREATE INDEX ON t USING hnsw (v) WITH (metric = DotProduct)",
+            "'t', 'v', 'metric=ip'",
+        ),
+        (
+            "CREATE INDEX IF NOT EXISTS ON t USING hnsw (v) WITH (metric = 'l2')",
+            "'t', 'v', 'metric=l2, if_not_exists=true'",
+        ),
+        (
+            "; create index if not /* ON */ exists on s.\"T\" using hnsw (v);",
+            r#"'s."T"', 'v', 'if_not_exists=true'"#,
+        ),
+        (
+            "CREATE INDEX IF NOT EXISTS on ON t USING hnsw (v)",
+            "'t', 'v', 'name=on, if_not_exists=true'",
+        ),
+        (
             "CREATE INDEX CONCURRENTLY i ON t USING hnsw (v)",
             "'t', 'v', 'name=i'",
         ),
