@@ -74,7 +74,7 @@ fn the_quickstart_finds_what_is_similar_and_shows_how() {
     }
     assert!(
         dir.path()
-            .join("examples/data/_hnsw/packages.parquet.embedding.cosine.hnsw")
+            .join("examples/.data.hnsw/packages.parquet.embedding.cosine.hnsw")
             .is_file()
     );
 
@@ -248,7 +248,7 @@ fn an_index_is_built_without_sql() {
 }
 
 fn sidecars(dir: &TempDir) -> Vec<String> {
-    let Ok(entries) = fs::read_dir(dir.path().join("examples/data/_hnsw")) else {
+    let Ok(entries) = fs::read_dir(dir.path().join("examples/.data.hnsw")) else {
         return vec![];
     };
     entries

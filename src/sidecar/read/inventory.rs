@@ -1,17 +1,19 @@
 //! All sidecars of a table's directories, whatever their state.
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::Path as FsPath;
 use std::sync::Arc;
 
 use futures::{StreamExt, TryStreamExt, stream};
 
+use super::orphans::{add_emptied_directories, orphans};
 use crate::format::SourceIdentity;
 use crate::sidecar::error::StoreError;
+use crate::sidecar::local::directory::Directory;
 use crate::sidecar::local::part_file::is_claimed;
 use crate::sidecar::local::unfinished::unfinished;
 use crate::sidecar::open_cache::Sidecar;
-use crate::sidecar::place::location::{Home, Location, RemoteDir};
+use crate::sidecar::place::home::{Home, LocalDir, RemoteDir};
+use crate::sidecar::place::location::Location;
 use crate::sidecar::place::name::SidecarName;
 use crate::sidecar::reason::Reason;
 use crate::sidecar::remote::download::{FetchError, blocking};
@@ -32,8 +34,45 @@ pub struct SidecarEntry {
     pub opened: Result<Arc<Sidecar>, Reason>,
     /// Which of the locations asked about it belongs to; none if its Parquet file is not among them.
     pub location: Option<usize>,
+    /// Its Parquet file, if that is gone: then it is of no use, and [`SidecarStore::remove_named`] removes it.
+    pub orphan_of: Option<Location>,
     /// Whether a session is building its successor right now.
     pub building: bool,
+}
+
+/// A directory to list.
+pub(super) struct Place {
+    pub(super) home: Home,
+    /// One of the files whose sidecars are there, or a name that such a file could have.
+    pub(super) of: Location,
+    /// Those of the files that were asked about, by what their sidecars' names begin with.
+    names: HashMap<String, usize>,
+}
+
+/// The directories to list, by their addresses.
+#[derive(Default)]
+pub(super) struct Places(pub(super) BTreeMap<String, Place>);
+
+impl Places {
+    /// Adds the directories of a file's sidecars.
+    pub(super) fn add(&mut self, file: &Location, index: Option<usize>) {
+        for home in file.homes() {
+            let key = match &home {
+                Home::Local(dir) => dir.path().display().to_string(),
+                Home::Remote(remote) => remote.address(&remote.dir),
+            };
+            let place = self.0.entry(key).or_insert_with(|| Place {
+                home,
+                of: file.clone(),
+                names: HashMap::new(),
+            });
+            if let Some(index) = index {
+                let name = file.parquet.filename().unwrap_or_default();
+                place.names.insert(SidecarName::short_parquet(name), index);
+                place.names.insert(name.to_owned(), index);
+            }
+        }
+    }
 }
 
 impl SidecarEntry {
@@ -61,54 +100,60 @@ impl SidecarStore {
     ///
     /// If a directory cannot be listed.
     pub async fn list(self: &Arc<Self>, files: &[Location]) -> Result<Vec<SidecarEntry>, StoreError> {
-        let mut homes: BTreeMap<String, (Home, HashMap<&str, usize>)> = BTreeMap::new();
+        let mut places = Places::default();
         for (index, file) in files.iter().enumerate() {
-            let home = file.home();
-            let key = match &home {
-                Home::Local(dir) => dir.display().to_string(),
-                Home::Remote(remote) => remote.address(&remote.dir),
-            };
-            let (_, names) = homes.entry(key).or_insert_with(|| (home, HashMap::new()));
-            names.insert(file.parquet.filename().unwrap_or_default(), index);
+            places.add(file, Some(index));
         }
+        let options = self.options();
+        add_emptied_directories(&mut places, &options).await;
         // One directory after the other would take long where each partition of a table has its own.
-        let listing = homes.into_values().map(async |(home, names)| {
-            let mut found = match &home {
+        let listing = places.0.into_values().map(async |place| {
+            let mut found = match &place.home {
                 Home::Local(dir) => self.list_local(dir).await?,
                 Home::Remote(dir) => self.list_remote(dir).await?,
             };
             for entry in &mut found {
-                entry.location = names.get(entry.name.parquet.as_str()).copied();
+                entry.location = place.names.get(entry.name.parquet.as_str()).copied();
             }
+            orphans(&place, &mut found, &options).await;
             Ok(found)
         });
         let found: Vec<Vec<_>> = stream::iter(listing.collect::<Vec<_>>())
-            .buffer_unordered(self.options().lookup_parallel.max(1))
+            .buffer_unordered(options.lookup_parallel.max(1))
             .try_collect()
             .await?;
-        let mut entries = found.concat();
-        entries.sort_by(|one, other| one.url.cmp(&other.url));
-        Ok(entries)
+        Ok(without_doubles(found.concat()))
     }
 
-    async fn list_local(&self, dir: &FsPath) -> Result<Vec<SidecarEntry>, StoreError> {
-        let at = dir.to_owned();
+    async fn list_local(&self, dir: &LocalDir) -> Result<Vec<SidecarEntry>, StoreError> {
+        let at = dir.path();
         let found = blocking(move || match std::fs::read_dir(&at) {
-            Ok(entries) => Ok(entries
-                .flatten()
-                .filter_map(|entry| {
-                    let name = SidecarName::parse(entry.file_name().to_str()?)?;
-                    let bytes = entry.metadata().ok()?.len();
-                    Some((name, bytes, is_claimed(&unfinished(&entry.path()))))
-                })
-                .collect::<Vec<_>>()),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+            Ok(entries) => {
+                let open = Directory::open(&at)?;
+                Ok(entries
+                    .flatten()
+                    .filter_map(|entry| {
+                        let name = SidecarName::parse(entry.file_name().to_str()?)?;
+                        let bytes = entry.metadata().ok()?.len();
+                        let building = is_claimed(&open, &unfinished(&name));
+                        Some((name, bytes, building))
+                    })
+                    .collect::<Vec<_>>())
+            }
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory
+                ) =>
+            {
+                Ok(Vec::new())
+            }
             Err(error) => Err(error),
         });
         let found = found
             .await
-            .map_err(|error| StoreError::io(dir.display(), error))?;
-        let home = Home::Local(dir.to_owned());
+            .map_err(|error| StoreError::io(dir.path().display(), error))?;
+        let home = Home::Local(dir.clone());
         let mut entries = Vec::with_capacity(found.len());
         for (name, bytes, building) in found {
             let opened = self.open(&home, &name).await;
@@ -118,6 +163,7 @@ impl SidecarStore {
                 bytes,
                 opened,
                 location: None,
+                orphan_of: None,
                 building,
             });
         }
@@ -150,6 +196,7 @@ impl SidecarStore {
                     bytes: object.size,
                     opened,
                     location: None,
+                    orphan_of: None,
                     building: false,
                 }
             }
@@ -160,4 +207,30 @@ impl SidecarStore {
             .collect()
             .await)
     }
+}
+
+/// One entry for each sidecar of a file that has it in several places: the first that opens, or else the first.
+fn without_doubles(mut entries: Vec<SidecarEntry>) -> Vec<SidecarEntry> {
+    entries.sort_by(|one, other| one.url.cmp(&other.url));
+    let mut first: HashMap<(usize, String), usize> = HashMap::new();
+    let mut kept: Vec<SidecarEntry> = Vec::with_capacity(entries.len());
+    for entry in entries {
+        let Some(location) = entry.location else {
+            kept.push(entry);
+            continue;
+        };
+        match first.entry((location, entry.name.to_string())) {
+            std::collections::hash_map::Entry::Vacant(slot) => {
+                slot.insert(kept.len());
+                kept.push(entry);
+            }
+            std::collections::hash_map::Entry::Occupied(slot) => {
+                let known = &mut kept[*slot.get()];
+                if known.opened.is_err() && entry.opened.is_ok() {
+                    *known = entry;
+                }
+            }
+        }
+    }
+    kept
 }

@@ -1,5 +1,7 @@
-//! Reading: [`lookup`] finds the sidecar of a file, [`open`] opens it, [`inventory`] lists all of them.
+//! Reading: [`lookup`] finds the sidecar of a file, [`open`] opens it, [`inventory`] lists all of them, and [`orphans`]
+//! are those whose Parquet file is gone.
 
 pub(crate) mod inventory;
 pub(crate) mod lookup;
 pub(crate) mod open;
+mod orphans;
