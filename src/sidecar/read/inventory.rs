@@ -18,6 +18,7 @@ use crate::sidecar::place::name::SidecarName;
 use crate::sidecar::reason::Reason;
 use crate::sidecar::remote::download::{FetchError, blocking};
 use crate::sidecar::remote::listing_cache::Patience;
+use crate::sidecar::remote::requests::Objects;
 use crate::sidecar::store::SidecarStore;
 
 /// A sidecar as found in a directory.
@@ -47,6 +48,8 @@ pub(super) struct Place {
     pub(super) of: Location,
     /// Those of the files that were asked about, by what their sidecars' names begin with.
     names: HashMap<String, usize>,
+    /// What is there, if it was listed with its neighbours.
+    pub(super) listed: Option<Objects>,
 }
 
 /// The directories to list, by their addresses.
@@ -65,6 +68,7 @@ impl Places {
                 home,
                 of: file.clone(),
                 names: HashMap::new(),
+                listed: None,
             });
             if let Some(index) = index {
                 let name = file.parquet.filename().unwrap_or_default();
@@ -107,10 +111,10 @@ impl SidecarStore {
         let options = self.options();
         add_emptied_directories(&mut places, &options).await;
         // One directory after the other would take long where each partition of a table has its own.
-        let listing = places.0.into_values().map(async |place| {
+        let listing = places.0.into_values().map(async |mut place| {
             let mut found = match &place.home {
                 Home::Local(dir) => self.list_local(dir).await?,
-                Home::Remote(dir) => self.list_remote(dir).await?,
+                Home::Remote(dir) => self.list_remote(dir, place.listed.take()).await?,
             };
             for entry in &mut found {
                 entry.location = place.names.get(entry.name.parquet.as_str()).copied();
@@ -170,13 +174,22 @@ impl SidecarStore {
         Ok(entries)
     }
 
-    async fn list_remote(&self, dir: &RemoteDir) -> Result<Vec<SidecarEntry>, StoreError> {
+    async fn list_remote(
+        &self,
+        dir: &RemoteDir,
+        listed: Option<Objects>,
+    ) -> Result<Vec<SidecarEntry>, StoreError> {
         let options = self.options();
-        let objects = self.listings.get_now(dir, Patience::from(&*options)).await;
-        let objects = objects.map_err(|detail| StoreError::Unavailable {
-            at: dir.address(&dir.dir),
-            source: detail.into(),
-        })?;
+        let objects = match listed {
+            Some(objects) => Arc::new(objects),
+            None => {
+                let objects = self.listings.get_now(dir, Patience::from(&*options)).await;
+                objects.map_err(|detail| StoreError::Unavailable {
+                    at: dir.address(&dir.dir),
+                    source: detail.into(),
+                })?
+            }
+        };
         let named = objects
             .iter()
             .filter_map(|(name, object)| Some((SidecarName::parse(name)?, object.clone())));

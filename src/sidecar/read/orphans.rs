@@ -22,7 +22,8 @@ const OBJECTS: usize = 100_000;
 /// A name that a Parquet file could have.
 const ANY: &str = "any.parquet";
 
-/// Adds the directories of sidecars of partitions that have no files any more.
+/// Adds the directories of sidecars of partitions that have no files any more; and notes what is in the directories of
+/// stores that are listed for that.
 ///
 /// Whatever goes wrong leaves them out.
 pub(super) async fn add_emptied_directories(places: &mut Places, options: &SidecarOptions) {
@@ -61,7 +62,7 @@ pub(super) async fn add_emptied_directories(places: &mut Places, options: &Sidec
     }
     for (dir, table, sidecars, of) in remotes.into_values() {
         let listed = list_tree(&dir, &sidecars, OBJECTS);
-        let Ok(Ok(Some(found))) = tokio::time::timeout(options.timeout, listed).await else {
+        let Ok(Ok(Some(mut found))) = tokio::time::timeout(options.timeout, listed).await else {
             continue;
         };
         for directory in found.keys() {
@@ -72,6 +73,14 @@ pub(super) async fn add_emptied_directories(places: &mut Places, options: &Sidec
             let parts: Vec<String> = parts.map(|part| part.as_ref().to_owned()).collect();
             if let Ok(path) = Path::parse(format!("{}/{ANY}", parts.join("/"))) {
                 places.add(&of.of_other(path, None), None);
+            }
+        }
+        for place in places.0.values_mut() {
+            if let Home::Remote(home) = &place.home
+                && home.store_url == dir.store_url
+                && home.dir.prefix_matches(&sidecars)
+            {
+                place.listed = Some(found.remove(&home.dir).unwrap_or_default());
             }
         }
     }
