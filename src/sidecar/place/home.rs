@@ -7,9 +7,25 @@ use std::sync::Arc;
 use object_store::ObjectStore;
 use object_store::path::Path;
 
-use super::location::{Location, SidecarDir};
 use super::name::{SidecarName, shortened};
 use crate::sidecar::redact::redact;
+
+/// A directory for the sidecars of files that lie elsewhere (`hnsw.sidecar_dir`).
+///
+/// It mirrors their places, so that files of the same name do not meet: the sidecar of `s3://bucket/t/a.parquet`
+/// is `<dir>/s3/bucket/t/a.parquet.<column>.<metric>.hnsw`, that of `/data/a.parquet` is
+/// `<dir>/file/data/a.parquet.<column>.<metric>.hnsw`.
+#[derive(Clone, Debug)]
+pub struct SidecarDir {
+    /// The store that holds the directory.
+    pub store: Arc<dyn ObjectStore>,
+    /// The URL of that store.
+    pub store_url: String,
+    /// The directory in the store.
+    pub prefix: Path,
+    /// The directory on the local file system, if that is where it is.
+    pub local: Option<PathBuf>,
+}
 
 /// A directory that holds sidecars, local or in a store.
 #[derive(Clone, Debug)]
@@ -185,8 +201,8 @@ fn sibling_name(table: &str) -> String {
 }
 
 /// The directory for the sidecars of a file under a directory that the user named.
-pub(crate) fn mirrored(dir: &SidecarDir, location: &Location) -> Home {
-    let parts = mirrored_parts(&location.store_url, &location.parquet);
+pub(crate) fn mirrored(dir: &SidecarDir, store_url: &str, parquet: &Path, local: Option<&FsPath>) -> Home {
+    let parts = mirrored_parts(store_url, parquet);
     let Some(base) = &dir.local else {
         return Home::Remote(RemoteDir {
             store: Arc::clone(&dir.store),
@@ -201,7 +217,7 @@ pub(crate) fn mirrored(dir: &SidecarDir, location: &Location) -> Home {
     Home::Local(LocalDir {
         base: base.clone(),
         below: below.collect(),
-        parquet: location.local.clone(),
+        parquet: local.map(FsPath::to_path_buf),
         choice: Choice::Named,
     })
 }

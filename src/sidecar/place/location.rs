@@ -21,7 +21,7 @@ use std::sync::Arc;
 use object_store::ObjectStore;
 use object_store::path::Path;
 
-use super::home::{Home, LocalDir, RemoteDir, SUBDIRECTORY, child, mirrored, sibling_of_table};
+use super::home::{Home, LocalDir, RemoteDir, SUBDIRECTORY, SidecarDir, child, mirrored, sibling_of_table};
 use super::name::SidecarName;
 use crate::hnsw::VectorMetric;
 use crate::sidecar::error::StoreError;
@@ -39,23 +39,6 @@ pub struct Location {
     pub local: Option<PathBuf>,
     /// Where its sidecars are, if not where they are by default.
     pub sidecar_dir: Option<SidecarDir>,
-}
-
-/// A directory for the sidecars of files that lie elsewhere (`hnsw.sidecar_dir`).
-///
-/// It mirrors their places, so that files of the same name do not meet: the sidecar of `s3://bucket/t/a.parquet`
-/// is `<dir>/s3/bucket/t/a.parquet.<column>.<metric>.hnsw`, that of `/data/a.parquet` is
-/// `<dir>/file/data/a.parquet.<column>.<metric>.hnsw`.
-#[derive(Clone, Debug)]
-pub struct SidecarDir {
-    /// The store that holds the directory.
-    pub store: Arc<dyn ObjectStore>,
-    /// The URL of that store.
-    pub store_url: String,
-    /// The directory in the store.
-    pub prefix: Path,
-    /// The directory on the local file system, if that is where it is.
-    pub local: Option<PathBuf>,
 }
 
 impl Location {
@@ -112,7 +95,12 @@ impl Location {
     /// No other function decides where sidecars are.
     pub(crate) fn homes(&self) -> Vec<Home> {
         if let Some(dir) = &self.sidecar_dir {
-            return vec![mirrored(dir, self)];
+            return vec![mirrored(
+                dir,
+                &self.store_url,
+                &self.parquet,
+                self.local.as_deref(),
+            )];
         }
         let beside = match &self.local {
             Some(parquet) => Home::Local(LocalDir::beside(parquet)),

@@ -1,17 +1,17 @@
 //! All sidecars of a table's directories, whatever their state.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use futures::{StreamExt, TryStreamExt, stream};
 
+use super::entry::SidecarEntry;
 use super::orphans::{add_emptied_directories, orphans};
-use crate::format::SourceIdentity;
+use super::places::Places;
 use crate::sidecar::error::StoreError;
 use crate::sidecar::local::directory::Directory;
 use crate::sidecar::local::part_file::is_claimed;
 use crate::sidecar::local::unfinished::unfinished;
-use crate::sidecar::open_cache::Sidecar;
 use crate::sidecar::place::home::{Home, LocalDir, RemoteDir};
 use crate::sidecar::place::location::Location;
 use crate::sidecar::place::name::SidecarName;
@@ -20,80 +20,6 @@ use crate::sidecar::remote::download::{FetchError, blocking};
 use crate::sidecar::remote::listing_cache::Patience;
 use crate::sidecar::remote::requests::Objects;
 use crate::sidecar::store::SidecarStore;
-
-/// A sidecar as found in a directory.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct SidecarEntry {
-    /// Its name: Parquet file, column, metric.
-    pub name: SidecarName,
-    /// Its address.
-    pub url: String,
-    /// Its size.
-    pub bytes: u64,
-    /// The sidecar, or why it does not open. Whether it is fresh, [`state`](Self::state) says.
-    pub opened: Result<Arc<Sidecar>, Reason>,
-    /// Which of the locations asked about it belongs to; none if its Parquet file is not among them.
-    pub location: Option<usize>,
-    /// Its Parquet file, if that is gone: then it is of no use, and [`SidecarStore::remove_named`] removes it.
-    pub orphan_of: Option<Location>,
-    /// Whether a session is building its successor right now.
-    pub building: bool,
-}
-
-/// A directory to list.
-pub(super) struct Place {
-    pub(super) home: Home,
-    /// One of the files whose sidecars are there, or a name that such a file could have.
-    pub(super) of: Location,
-    /// Those of the files that were asked about, by what their sidecars' names begin with.
-    names: HashMap<String, usize>,
-    /// What is there, if it was listed with its neighbours.
-    pub(super) listed: Option<Objects>,
-}
-
-/// The directories to list, by their addresses.
-#[derive(Default)]
-pub(super) struct Places(pub(super) BTreeMap<String, Place>);
-
-impl Places {
-    /// Adds the directories of a file's sidecars.
-    pub(super) fn add(&mut self, file: &Location, index: Option<usize>) {
-        for home in file.homes() {
-            let key = match &home {
-                Home::Local(dir) => dir.path().display().to_string(),
-                Home::Remote(remote) => remote.address(&remote.dir),
-            };
-            let place = self.0.entry(key).or_insert_with(|| Place {
-                home,
-                of: file.clone(),
-                names: HashMap::new(),
-                listed: None,
-            });
-            if let Some(index) = index {
-                let name = file.parquet.filename().unwrap_or_default();
-                place.names.insert(SidecarName::short_parquet(name), index);
-                place.names.insert(name.to_owned(), index);
-            }
-        }
-    }
-}
-
-impl SidecarEntry {
-    /// Whether it can be used for the Parquet file as it is now.
-    ///
-    /// # Errors
-    ///
-    /// The reason if it cannot.
-    pub fn state(&self, found: &SourceIdentity) -> Result<(), Reason> {
-        let sidecar = self.opened.as_ref().map_err(Clone::clone)?;
-        let column = self
-            .name
-            .column()
-            .unwrap_or_else(|| sidecar.meta().table_column.clone());
-        sidecar.check(&column, self.name.metric, found)
-    }
-}
 
 impl SidecarStore {
     /// All sidecars in the directories of these files, those of other files included, in order of their address.

@@ -5,7 +5,8 @@ use std::path::{Path as FsPath, PathBuf};
 
 use object_store::path::Path;
 
-use super::inventory::{Place, Places, SidecarEntry};
+use super::entry::SidecarEntry;
+use super::places::{Place, Places};
 use crate::sidecar::options::SidecarOptions;
 use crate::sidecar::place::home::{Home, RemoteDir, sibling_of_table, table_and_sibling};
 use crate::sidecar::place::location::Location;
