@@ -55,12 +55,15 @@ async fn main() -> Result<()> {
 }
 
 async fn measure(clustered: bool, files: usize, rows: usize) -> Result<()> {
-    let dir = tempfile::tempdir()?;
+    let around = tempfile::tempdir()?;
+    // The sidecars of files in it lie next to it.
+    let dir = around.path().join("t");
+    std::fs::create_dir(&dir)?;
     let mut rng = StdRng::seed_from_u64(11);
     let mut queries = vec![];
     for file in 0..files {
         let centre = point(&mut rng, 1.0, None);
-        write(dir.path(), file, rows, clustered.then_some(&centre), &mut rng)?;
+        write(&dir, file, rows, clustered.then_some(&centre), &mut rng)?;
         if queries.len() < ROUNDS {
             queries.push(centre);
         }
@@ -69,12 +72,12 @@ async fn measure(clustered: bool, files: usize, rows: usize) -> Result<()> {
         let again = queries[queries.len() % files].clone();
         queries.push(point(&mut rng, 0.05, Some(&again)));
     }
-    let ctx = open(dir.path()).await?;
+    let ctx = open(&dir).await?;
     let begun = Instant::now();
     run(&ctx, "CREATE INDEX ON t USING hnsw (v) WITH (metric = 'l2')").await?;
     let created = begun.elapsed();
     // As a new process finds it: no footer and no sidecar is open.
-    let ctx = open(dir.path()).await?;
+    let ctx = open(&dir).await?;
     let begun = Instant::now();
     ask(&ctx, &queries[0]).await?;
     let first = begun.elapsed();

@@ -64,19 +64,22 @@ enum Vector {
 async fn main() -> Result<()> {
     let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/data/packages.parquet");
     let given = |name| std::env::var_os(name).map(PathBuf::from);
-    let dir = tempfile::tempdir()?;
+    let around = tempfile::tempdir()?;
+    // The sidecars of files in it lie next to it.
+    let dir = around.path().join("t");
+    std::fs::create_dir(&dir)?;
     let (data, queries) = if std::env::var_os("HNSW_BENCH_SYNTH").is_some() {
-        synth::write(dir.path())?
+        synth::write(&dir)?
     } else {
         let data = given("HNSW_BENCH_DATA").unwrap_or_else(|| example.clone());
         let queries = given("HNSW_BENCH_QUERIES").unwrap_or_else(|| data.clone());
         (data, queries)
     };
-    std::fs::copy(&data, dir.path().join("packages.parquet"))?;
+    std::fs::copy(&data, dir.join("packages.parquet"))?;
 
     let ctx = SessionContext::new();
     datafusion_hnsw::register(&ctx)?;
-    let at = dir.path().join("packages.parquet");
+    let at = dir.join("packages.parquet");
     run(
         &ctx,
         &format!(

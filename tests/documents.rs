@@ -29,7 +29,9 @@ fn blocks(document: &Path, language: &str) -> Vec<String> {
 fn sample() -> tempfile::TempDir {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let from = root().join("examples/data/packages.parquet");
-    std::fs::copy(from, dir.path().join("packages.parquet")).expect("the file of the quickstart");
+    // The sidecars lie next to the directory of the file.
+    std::fs::create_dir(dir.path().join("data")).expect("room");
+    std::fs::copy(from, dir.path().join("data/packages.parquet")).expect("the file of the quickstart");
     dir
 }
 
@@ -41,7 +43,7 @@ async fn every_recipe_of_the_guide_runs_and_gives_rows() {
     let mut queries = 0;
     for block in blocks(&root().join("docs/GUIDE.md"), "sql") {
         for statement in block.split(";\n").map(str::trim).filter(|s| !s.is_empty()) {
-            let place = dir.path().join("packages.parquet");
+            let place = dir.path().join("data/packages.parquet");
             let sql = statement.replace(
                 "LOCATION 'packages.parquet'",
                 &format!("LOCATION '{}'", place.display()),

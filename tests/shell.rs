@@ -75,7 +75,7 @@ fn the_quickstart_finds_what_is_similar_and_shows_how() {
     }
     assert!(
         dir.path()
-            .join("examples/data/_hnsw/packages.parquet.embedding.cosine.hnsw")
+            .join("examples/.data.hnsw/packages.parquet.embedding.cosine.hnsw")
             .is_file()
     );
 
@@ -420,7 +420,7 @@ fn a_table_that_does_not_exist_is_called_by_its_name_every_time() {
 }
 
 fn sidecars(dir: &TempDir) -> Vec<String> {
-    let Ok(entries) = fs::read_dir(dir.path().join("examples/data/_hnsw")) else {
+    let Ok(entries) = fs::read_dir(dir.path().join("examples/.data.hnsw")) else {
         return vec![];
     };
     entries
@@ -433,4 +433,45 @@ fn sidecars(dir: &TempDir) -> Vec<String> {
         })
         .filter(|name| name.ends_with(".hnsw"))
         .collect()
+}
+
+/// Somebody else's link, pipe or directory where a sidecar or its unfinished file would be; and a file of one's own.
+#[cfg(unix)]
+#[test]
+fn an_index_is_as_private_as_its_file_and_is_written_to_nothing_that_lies_in_its_way() {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+    let dir = workplace();
+    let place = |name: &str| dir.path().join("examples").join(name);
+    let (parquet, sidecars) = (place("data/packages.parquet"), place(".data.hnsw"));
+    let sidecar = "packages.parquet.embedding.cosine.hnsw";
+    fs::set_permissions(&parquet, fs::Permissions::from_mode(0o600)).expect("ours");
+    fs::write(place("precious"), "precious").expect("written");
+    let create = "CREATE EXTERNAL TABLE t STORED AS PARQUET LOCATION 'examples/data/packages.parquet';
+        CREATE INDEX ON t USING hnsw (embedding); SELECT state FROM hnsw_indexes()";
+    for name in [sidecar.to_owned(), format!(".{sidecar}.part")] {
+        for pipe in [false, true] {
+            fs::create_dir_all(&sidecars).expect("made");
+            if pipe {
+                let made = Command::new("mkfifo").arg(sidecars.join(&name)).status();
+                assert!(made.is_ok_and(|status| status.success()));
+            } else {
+                symlink(place("precious"), sidecars.join(&name)).expect("made");
+            }
+            let (ok, out, err) = run(&dir, &["-q", "-c", create]);
+            assert!(ok && out.contains("fresh"), "{name}: {out}\n{err}");
+            assert_eq!(fs::read_to_string(place("precious")).expect("there"), "precious");
+            let mode = fs::symlink_metadata(sidecars.join(sidecar))
+                .expect("built")
+                .permissions()
+                .mode();
+            assert_eq!(mode & 0o777, 0o600);
+            fs::remove_dir_all(&sidecars).expect("ours");
+        }
+    }
+    fs::create_dir_all(sidecars.join(sidecar).join("inside")).expect("made");
+    let (ok, _, err) = run(&dir, &["-q", "-c", create]);
+    assert!(
+        !ok && err.contains("is a directory and not a sidecar; remove it"),
+        "{err}"
+    );
 }

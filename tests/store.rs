@@ -33,6 +33,15 @@ mod locality;
 #[path = "store/many.rs"]
 mod many;
 #[cfg(feature = "datafusion")]
+#[path = "store/orphans.rs"]
+mod orphans;
+#[cfg(unix)]
+#[path = "store/others.rs"]
+mod others;
+#[cfg(feature = "datafusion")]
+#[path = "store/readers.rs"]
+mod readers;
+#[cfg(feature = "datafusion")]
 #[path = "store/replaced.rs"]
 mod replaced;
 #[path = "store/rights.rs"]

@@ -28,6 +28,22 @@ pub enum StoreError {
         /// What the system said.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// Somebody who cannot write the Parquet file could write there. Remove the directory, or choose another place.
+    #[error("{at} is not written, as its directory is not to be trusted ({detail}); set hnsw.sidecar_dir")]
+    Untrusted {
+        /// What was being written or removed.
+        at: String,
+        /// Which directory, and why.
+        detail: String,
+    },
+    /// Remove what is there.
+    #[error("{at} is {found} and not a sidecar; remove it")]
+    InTheWay {
+        /// Where the sidecar should be.
+        at: String,
+        /// What is there instead.
+        found: String,
+    },
     /// Choose another directory for local copies, or mend this one.
     #[error("no local copy of {at} can be kept ({detail}); check hnsw.cache_dir")]
     Cache {
@@ -105,6 +121,10 @@ impl StoreError {
             io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => StoreError::Denied {
                 at,
                 source: source.into(),
+            },
+            io::ErrorKind::IsADirectory => StoreError::InTheWay {
+                at,
+                found: "a directory".to_owned(),
             },
             io::ErrorKind::InvalidFilename => StoreError::BadName(format!("{at}: the name is too long")),
             _ => StoreError::Unavailable {

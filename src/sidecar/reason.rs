@@ -52,6 +52,11 @@ pub enum Reason {
         /// What the system said.
         detail: String,
     },
+    /// Somebody who cannot write the Parquet file could have written it.
+    Untrusted {
+        /// Which directory, and why.
+        detail: String,
+    },
     /// The file has another e-tag, and whether its bytes are still those that were indexed is being found out.
     Checking,
     /// There is no room or no right to keep a local copy of it.
@@ -109,6 +114,7 @@ impl Reason {
             Reason::NewerFormat { .. } => "newer_format",
             Reason::Unavailable { .. } => "unavailable",
             Reason::Denied { .. } => "denied",
+            Reason::Untrusted { .. } => "untrusted",
             Reason::Checking => "checking",
             Reason::Cache { .. } => "cache_unusable",
         })
@@ -158,6 +164,12 @@ impl fmt::Display for Reason {
                 write!(
                     f,
                     "the sidecar could not be fetched ({detail}); asked again later"
+                )
+            }
+            Reason::Untrusted { detail } => {
+                write!(
+                    f,
+                    "the sidecar's directory is not to be trusted ({detail}); remove it, or set hnsw.sidecar_dir"
                 )
             }
             Reason::Denied { detail } => {

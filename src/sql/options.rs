@@ -103,7 +103,7 @@ config_namespace! {
         pub stored: Stored, default = Stored(StoredVectors::F32)
         /// Threads that build an index; 0 means all cores
         pub threads: usize, default = 0
-        /// Directory or object-store URL for sidecars; empty means beside the Parquet file
+        /// Directory or object-store URL for sidecars; empty means next to the directory of the table
         pub sidecar_dir: String, default = String::new()
         /// Directory for copies of remote sidecars; empty means datafusion-hnsw in the user's cache directory
         pub cache_dir: String, default = String::new()

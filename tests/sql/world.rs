@@ -33,7 +33,9 @@ pub(crate) struct World {
 impl World {
     pub(crate) async fn generate(rng: &mut StdRng) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
-        let root = directory.path().to_path_buf();
+        // The sidecars lie next to it.
+        let root = directory.path().join("t");
+        std::fs::create_dir(&root).expect("room");
         let columns = vec![vector_column(rng, "v"), vector_column(rng, "w")];
         let partitioned = rng.random_bool(0.15);
         let mut world = Self {

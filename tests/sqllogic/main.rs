@@ -115,15 +115,18 @@ struct Places {
 
 impl Places {
     fn new() -> std::io::Result<Self> {
-        Ok(Self { dir: TempDir::new()? })
+        let dir = TempDir::new()?;
+        // The sidecars of files in it lie next to it.
+        fs::create_dir(dir.path().join("data"))?;
+        Ok(Self { dir })
     }
 
     fn path(&self) -> String {
-        self.dir.path().display().to_string()
+        self.dir.path().join("data").display().to_string()
     }
 
     fn packages(&self) -> PathBuf {
-        self.dir.path().join("packages.parquet")
+        self.dir.path().join("data/packages.parquet")
     }
 
     fn fill_in(&self, text: &str) -> std::io::Result<String> {

@@ -212,6 +212,9 @@ async fn the_directories_of_a_table_are_listed_side_by_side() {
         .iter()
         .filter(|call| **call == Call::List)
         .count();
-    assert_eq!(lists, 12, "one for each directory");
+    assert_eq!(
+        lists, 13,
+        "one for each directory, and one for all of those next to the table's"
+    );
     assert_eq!(most.load(Ordering::SeqCst), 6);
 }

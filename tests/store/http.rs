@@ -81,8 +81,9 @@ fn answer(root: &std::path::Path, request: &str) -> Vec<u8> {
 async fn a_plain_web_server_serves_sidecars() {
     let dir = temp();
     let local = Home::local();
+    std::fs::create_dir(dir.path().join("data")).expect("room");
     for (name, rows) in [("t.parquet", 600), ("u.parquet", 3)] {
-        let place = Location::local(dir.path().join(name)).expect("a plain path");
+        let place = Location::local(dir.path().join("data").join(name)).expect("a plain path");
         publish(&local.store(), &place, Cosine, rows).await;
     }
     let port = serve(dir.path().to_owned()).await;
@@ -102,7 +103,7 @@ async fn a_plain_web_server_serves_sidecars() {
         .build()
         .expect("complete");
     let client: Arc<dyn object_store::ObjectStore> = Arc::new(client);
-    let at = |name: &str| Location::remote(Arc::clone(&client), &url, name.into());
+    let at = |name: &str| Location::remote(Arc::clone(&client), &url, format!("data/{name}").into());
     let home = Home::remote("http", "unused", Arc::clone(&client));
     let store = SidecarStore::new(home.options());
     let found = look(&store, &at("t.parquet"), Cosine, 600).await;

@@ -7,10 +7,9 @@ use datafusion::execution::memory_pool::{GreedyMemoryPool, MemoryPool, Unbounded
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use datafusion_hnsw::HnswSessionExt as _;
-use tempfile::TempDir;
 use tokio::runtime::{Builder, Runtime};
 
-use crate::sample::{names, temp};
+use crate::sample::{TempDir, names, sidecars, temp};
 use crate::server::{Fault, Request, S3};
 use crate::table::{Table, parquet, run};
 
@@ -137,7 +136,7 @@ async fn an_index_is_not_built_without_memory_and_small_files_wait_for_each_othe
     let pool: Arc<dyn MemoryPool> = Arc::new(GreedyMemoryPool::new(800_000));
     let enough = session(&dir, Arc::clone(&pool)).await;
     assert_eq!(ask(&enough, create).await, Ok(1));
-    let sidecars = names(dir.path().join("t.parquet/_hnsw"));
+    let sidecars = names(sidecars(&dir.path().join("t.parquet")));
     assert_eq!(sidecars.len(), 6, "{sidecars:?}");
 }
 
@@ -236,7 +235,7 @@ fn a_dropped_query_stops_its_work_and_leaks_nothing() {
         });
         stops_soon(name, &ctx, sql, after, &runtime, &pool);
     }
-    let left: Vec<_> = names(dir.path().join("_hnsw"))
+    let left: Vec<_> = names(sidecars(dir.path()))
         .into_iter()
         .filter(|name| name.starts_with('.') || name.contains("cosine"))
         .collect();

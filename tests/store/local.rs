@@ -8,7 +8,7 @@ use datafusion_hnsw::hnsw::VectorMetric::{Cosine, Euclidean};
 use datafusion_hnsw::sidecar::{SidecarStore, StoreError};
 
 use crate::conformance::{code, look, publish};
-use crate::sample::{Home, identity, index, meta, names, temp};
+use crate::sample::{Home, identity, index, meta, names, sidecars, temp};
 
 #[tokio::test]
 async fn a_missing_directory_is_told() {
@@ -127,8 +127,12 @@ async fn what_is_not_a_file_is_no_sidecar() {
     let store = home.store();
     for (name, make) in [("pipe", "mkfifo"), ("dir", "mkdir")] {
         let at = (home.place)(&format!("{name}.parquet"));
-        let parquet = at.local.as_deref().expect("local");
-        std::fs::create_dir_all(parquet.with_file_name("_hnsw")).expect("room");
+        let dir = at
+            .local
+            .as_deref()
+            .and_then(std::path::Path::parent)
+            .expect("local");
+        std::fs::create_dir_all(sidecars(dir)).expect("room");
         let made = Command::new(make).arg(at.sidecar_url("v", Cosine)).status();
         assert!(made.is_ok_and(|status| status.success()));
         let looked =
@@ -330,5 +334,5 @@ async fn a_file_that_changes_while_it_is_indexed_is_not_published() {
         matches!(published, Err(StoreError::SourceChanged { .. })),
         "{published:?}"
     );
-    assert_eq!(names(parquet.with_file_name("_hnsw")), [""; 0]);
+    assert_eq!(names(sidecars(parquet.parent().expect("local"))), [""; 0]);
 }

@@ -13,7 +13,7 @@ use object_store::path::Path as ObjectPath;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-use crate::sample::{names, temp};
+use crate::sample::{names, sidecars, temp};
 use crate::server::{Fault, Request, S3};
 use crate::table::{parquet, parquet_of, run};
 
@@ -144,7 +144,7 @@ async fn files_that_are_too_far_are_skipped_and_the_answer_stays_the_same() {
             run(&ctx, &sql).await;
         }
         // Some files have no index: they are compared row by row, and bound the others.
-        std::fs::remove_file(dir.path().join("_hnsw/3.parquet.v.l2.hnsw")).expect("built");
+        std::fs::remove_file(sidecars(dir.path()).join("3.parquet.v.l2.hnsw")).expect("built");
         let off = session(&url, "").await;
         run(&off, "SET hnsw.mode = 'off'").await;
         run(&ctx, "SET hnsw.ef_search = 1000").await;
@@ -217,7 +217,7 @@ async fn an_index_of_many_files_tells_how_many_are_done_and_builds_only_what_is_
     let (built, kept, most) = build().await;
     assert_eq!((built, kept), (12, 0));
     assert!(most >= 8, "{most}");
-    std::fs::remove_file(dir.path().join("_hnsw/03.parquet.v.cosine.hnsw")).expect("built");
+    std::fs::remove_file(sidecars(dir.path()).join("03.parquet.v.cosine.hnsw")).expect("built");
     assert_eq!(build().await, (1, 11, 0));
     assert_eq!(build().await, (0, 12, 0));
 }
@@ -231,20 +231,20 @@ fn a_build_that_was_killed_goes_on_where_it_was() {
         std::fs::write(path, parquet(file * 1000..file * 1000 + 400)).expect("room");
     }
     let mut child = crate::child::start("sql create", dir.path());
-    let sidecars = || match std::fs::read_dir(dir.path().join("_hnsw")) {
-        Ok(_) => names(dir.path().join("_hnsw"))
+    let published = || match std::fs::read_dir(sidecars(dir.path())) {
+        Ok(_) => names(sidecars(dir.path()))
             .into_iter()
             .filter(|name| !name.starts_with('.'))
             .count(),
         Err(_) => 0,
     };
     let begun = Instant::now();
-    while sidecars() < 10 && begun.elapsed() < Duration::from_secs(30) {
+    while published() < 10 && begun.elapsed() < Duration::from_secs(30) {
         std::thread::sleep(Duration::from_micros(200));
     }
     child.kill().expect("ours");
     child.wait().expect("ours");
-    let there = sidecars();
+    let there = published();
     assert!((10..60).contains(&there), "{there}");
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     let summary = runtime.block_on(async {
@@ -260,7 +260,7 @@ fn a_build_that_was_killed_goes_on_where_it_was() {
         .filter_map(|digits| digits.parse().ok())
         .collect();
     assert_eq!(numbers, [60 - there, there]);
-    let left: Vec<_> = names(dir.path().join("_hnsw"))
+    let left: Vec<_> = names(sidecars(dir.path()))
         .into_iter()
         .filter(|name| name.starts_with('.'))
         .collect();

@@ -7,11 +7,14 @@ use datafusion_hnsw::hnsw::VectorMetric::Cosine;
 use datafusion_hnsw::sidecar::{Location, SidecarStore};
 
 use crate::child::{ROWS, command, options, place};
-use crate::sample::{identity, index, meta, names, temp};
+use crate::sample::{identity, index, meta, names, sidecars, temp};
 
 /// Publishes the old sidecar, then lets a child try to replace it under the given conditions.
 async fn try_to_replace(dir: &Path, conditions: impl FnOnce(&mut Command)) -> String {
     let at = Location::local(dir.join("t.parquet")).expect("a plain path");
+    // Who may read the Parquet file may read its sidecar.
+    std::fs::write(dir.join("t.parquet"), "rows").expect("room");
+    open(&dir.join("t.parquet"), 0o644);
     let store = SidecarStore::new(options(dir));
     let old = meta("v", identity("t.parquet", ROWS[0] as u64));
     store
@@ -21,6 +24,12 @@ async fn try_to_replace(dir: &Path, conditions: impl FnOnce(&mut Command)) -> St
     let mut child = command("try", dir);
     conditions(&mut child);
     told_by(&mut child)
+}
+
+/// Sets the mode of a file or directory of ours.
+pub fn open(path: &Path, mode: u32) {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).expect("ours");
 }
 
 /// What a child says, if it ends well.
@@ -84,18 +93,17 @@ pub fn as_nobody_if_we_are_root(child: &mut Command, dir: &Path) -> bool {
 #[cfg(unix)]
 #[tokio::test]
 async fn a_directory_that_cannot_be_written_is_told_and_the_old_sidecar_stays() {
-    use std::os::unix::fs::PermissionsExt;
     let dir = temp();
-    std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).expect("ours");
+    open(dir.path(), 0o755);
     let text = try_to_replace(dir.path(), |child| {
         if !as_nobody_if_we_are_root(child, dir.path()) {
-            let locked = std::fs::Permissions::from_mode(0o555);
-            std::fs::set_permissions(dir.path().join("_hnsw"), locked).expect("ours");
+            open(&sidecars(dir.path()), 0o555);
+            open(dir.path(), 0o555);
         }
     })
     .await;
-    let open = std::fs::Permissions::from_mode(0o755);
-    std::fs::set_permissions(dir.path().join("_hnsw"), open).expect("ours");
+    open(&sidecars(dir.path()), 0o755);
+    open(dir.path(), 0o755);
     assert!(
         text.contains("outcome denied") && text.contains("hnsw.sidecar_dir"),
         "{text}"
@@ -104,7 +112,7 @@ async fn a_directory_that_cannot_be_written_is_told_and_the_old_sidecar_stays() 
         text.contains("found fresh") && text.contains("removed no permission"),
         "{text}"
     );
-    assert_eq!(names(dir.path().join("_hnsw")), ["t.parquet.v.cosine.hnsw"]);
+    assert_eq!(names(sidecars(dir.path())), ["t.parquet.v.cosine.hnsw"]);
 }
 
 #[cfg(unix)]
@@ -121,7 +129,8 @@ async fn a_full_disk_is_told_and_the_old_sidecar_stays() {
         "{text}"
     );
     assert!(text.contains("removed true"), "{text}");
-    assert_eq!(names(dir.path()), [""; 0]);
+    assert!(!sidecars(dir.path()).exists());
+    assert_eq!(names(dir.path()), ["t.parquet"]);
 }
 
 #[cfg(target_os = "linux")]
@@ -135,7 +144,7 @@ async fn a_full_file_system_is_told_and_the_old_sidecar_stays() {
         mkdir \"$HNSW_STORE_DIR\"/_hnsw && cp \"$1\" \"$HNSW_STORE_DIR\"/_hnsw/ && shift && exec \"$0\" \"$@\"";
     let spare = temp();
     let text = try_to_replace(dir.path(), |child| {
-        let there = dir.path().join("_hnsw/t.parquet.v.cosine.hnsw");
+        let there = sidecars(dir.path()).join("t.parquet.v.cosine.hnsw");
         let copy = spare.path().join("t.parquet.v.cosine.hnsw");
         std::fs::copy(there, &copy).expect("room");
         *child = in_a_namespace(script, child, &[&copy]);
@@ -152,14 +161,10 @@ async fn a_full_file_system_is_told_and_the_old_sidecar_stays() {
 #[cfg(unix)]
 #[tokio::test]
 async fn a_sidecar_that_may_not_be_read_is_told() {
-    use std::os::unix::fs::PermissionsExt;
     let dir = temp();
-    let open = |path: &Path, mode| {
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).expect("ours");
-    };
     open(dir.path(), 0o777);
     let text = try_to_replace(dir.path(), |child| {
-        open(&dir.path().join("_hnsw/t.parquet.v.cosine.hnsw"), 0o000);
+        open(&sidecars(dir.path()).join("t.parquet.v.cosine.hnsw"), 0o000);
         as_nobody_if_we_are_root(child, dir.path());
         child.env("HNSW_STORE_ROLE", "look");
     })

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use datafusion_hnsw::hnsw::VectorMetric::Cosine;
-use datafusion_hnsw::sidecar::{Location, SidecarStore, StoreError};
+use datafusion_hnsw::sidecar::{Location, SidecarOptions, SidecarStore, StoreError};
 
 use crate::child::{ROWS, options, place, place_of};
 use crate::conformance::code;
@@ -77,6 +77,15 @@ pub async fn play(role: &str, dir: &Path) {
                 lookups += 1;
             }
             println!("lookups {lookups}");
+        }
+        "publish once" => drop(publish(&at, 0).await.expect("published")),
+        // With the cache directory that nobody has named.
+        "remote look by default" => {
+            let store = SidecarStore::new(SidecarOptions::default());
+            let found = store
+                .lookup(&at, "v", Cosine, &identity("t.parquet", ROWS[0] as u64))
+                .await;
+            println!("found {} {:?}", code(&found), found.reason());
         }
         "look" | "remote look" => {
             let rows = ROWS[usize::from(remote)] as u64;

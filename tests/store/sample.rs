@@ -1,7 +1,7 @@
 //! Small indexes and the homes that tests keep them in.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path as FsPath, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +11,6 @@ use datafusion_hnsw::id::RowId;
 use datafusion_hnsw::sidecar::{Location, SidecarOptions, SidecarStore};
 use object_store::ObjectStore;
 use object_store::path::Path;
-use tempfile::TempDir;
 
 /// An index of `rows` vectors.
 pub fn index(metric: VectorMetric, rows: usize) -> Arc<HnswIndex> {
@@ -106,8 +105,38 @@ impl Home {
     }
 }
 
+/// A directory that goes when it is dropped, and with it the sidecars of files in it, which lie next to it.
+pub struct TempDir {
+    _around: tempfile::TempDir,
+    path: PathBuf,
+}
+
+impl TempDir {
+    pub fn path(&self) -> &FsPath {
+        &self.path
+    }
+}
+
 pub fn temp() -> TempDir {
-    tempfile::tempdir().expect("a temporary directory")
+    let around = tempfile::tempdir().expect("a temporary directory");
+    let path = around.path().join("t");
+    std::fs::create_dir(&path).expect("room");
+    // As the directory is its owner's alone, the one around it may be entered by everybody.
+    #[cfg(unix)]
+    for (dir, mode) in [(&path, 0o700), (&around.path().to_owned(), 0o755)] {
+        use std::os::unix::fs::PermissionsExt;
+        std::fs::set_permissions(dir, std::fs::Permissions::from_mode(mode)).expect("ours");
+    }
+    TempDir {
+        _around: around,
+        path,
+    }
+}
+
+/// Where the sidecars of the files in a directory are.
+pub fn sidecars(dir: &FsPath) -> PathBuf {
+    let name = dir.file_name().expect("it has one").to_string_lossy();
+    dir.with_file_name(format!(".{name}.hnsw"))
 }
 
 /// The names in a directory, hidden ones included.

@@ -16,9 +16,8 @@ use datafusion::prelude::{SessionConfig, SessionContext};
 use datafusion_hnsw::HnswSessionExt as _;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use tempfile::TempDir;
 
-use crate::sample::temp;
+use crate::sample::{TempDir, temp};
 use crate::table::{DIM, number, parquet};
 
 const FILES: i64 = 6;

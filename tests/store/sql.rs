@@ -106,7 +106,7 @@ async fn a_changed_file_is_answered_exactly_with_the_reason(table: &Table, repla
     assert_eq!(table.answers().await, "1 indexed");
 
     // What happens to the sidecar.
-    let place = table.place("_hnsw/a.parquet.v.l2.hnsw");
+    let place = table.sidecar("a.parquet.v.l2.hnsw");
     let good = table
         .store
         .get(&place)
@@ -133,7 +133,7 @@ async fn a_changed_file_is_answered_exactly_with_the_reason(table: &Table, repla
     assert_eq!(table.answers().await, "1 indexed");
     // Of another file: this one's bytes are not those.
     table.put("b.parquet", parquet(2000..2050)).await;
-    let theirs = table.place("_hnsw/b.parquet.v.l2.hnsw");
+    let theirs = table.sidecar("b.parquet.v.l2.hnsw");
     table.store.put(&theirs, good.into()).await.expect("room");
     assert_eq!(table.answers().await, "1 indexed, 1 stale:size");
     // Removed behind our back.
@@ -146,10 +146,7 @@ async fn a_changed_file_is_answered_exactly_with_the_reason(table: &Table, repla
         "SELECT * FROM hnsw_create_index('t', 'v', 'metric=cosine, name=c')",
     )
     .await;
-    let other = table
-        .store
-        .get(&table.place("_hnsw/a.parquet.v.cosine.hnsw"))
-        .await;
+    let other = table.store.get(&table.sidecar("a.parquet.v.cosine.hnsw")).await;
     let other = other.expect("there").bytes().await.expect("there");
     table.store.put(&place, other.into()).await.expect("room");
     assert_eq!(table.answers().await, "1 metric_mismatch, 1 stale:size");
@@ -187,7 +184,7 @@ async fn files_on_disk_may_have_their_sidecars_in_another_store() {
             .count()
     };
     assert_eq!(sidecars(), 2, "{:?}", server.files());
-    assert!(!table.path("_hnsw").exists());
+    assert!(!table.path("../.t.hnsw").exists());
     // A file that changes is stale there, too.
     table.put("b.parquet", parquet(50..121)).await;
     let ctx = session().await;

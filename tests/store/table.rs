@@ -13,9 +13,8 @@ use datafusion_hnsw::HnswSessionExt as _;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
-use tempfile::TempDir;
 
-use crate::sample::temp;
+use crate::sample::{TempDir, temp};
 use crate::wrapped::passing_on;
 
 pub const DIM: i32 = 8;
@@ -67,15 +66,16 @@ pub struct Table {
     url: String,
     root: ObjectStoreUrl,
     pub cache: TempDir,
-    dir: Option<TempDir>,
+    dir: Option<tempfile::TempDir>,
     is_wrapped: bool,
 }
 
 impl Table {
     pub fn local() -> Self {
-        let dir = temp();
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        std::fs::create_dir(dir.path().join("t")).expect("room");
         let store = LocalFileSystem::new_with_prefix(dir.path()).expect("a directory");
-        let url = format!("file://{}/", dir.path().display());
+        let url = format!("file://{}/t/", dir.path().display());
         Self {
             store: Arc::new(store),
             root: ObjectStoreUrl::parse("file:///").expect("a URL"),
@@ -114,16 +114,22 @@ impl Table {
     }
 
     pub fn place(&self, name: &str) -> Path {
-        Path::from(if self.scheme() == "file" {
-            name.to_owned()
-        } else {
-            format!("t/{name}")
-        })
+        Path::from(format!("t/{name}"))
+    }
+
+    /// A sidecar of one of its files.
+    pub fn sidecar(&self, name: &str) -> Path {
+        Path::from(format!(".t.hnsw/{name}"))
     }
 
     /// A file of a local table.
     pub fn path(&self, name: &str) -> std::path::PathBuf {
-        self.dir.as_ref().expect("a local table").path().join(name)
+        self.dir
+            .as_ref()
+            .expect("a local table")
+            .path()
+            .join("t")
+            .join(name)
     }
 
     pub async fn put(&self, name: &str, bytes: Vec<u8>) {

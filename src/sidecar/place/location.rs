@@ -1,16 +1,30 @@
-//! Where the sidecars of a Parquet file live: beside it, or under another directory or store.
+//! Where the sidecars of a Parquet file live: in a directory next to that of its table, beside it, or under another
+//! directory or store.
+//!
+//! Some readers take every file below a table's directory for Parquet, whatever its name: polars does when it is
+//! given the directory, and DuckDB for `dir/**`. So sidecars lie outside of it, in a hidden directory next to it. That
+//! place follows from the file's path alone, so the same file has the same sidecars in every table that it is part of:
+//!
+//! ```text
+//! data/docs/a.parquet          data/.docs.hnsw/a.parquet.<column>.<metric>.hnsw
+//! data/docs/p=1/q=2/a.parquet  data/.docs.hnsw/p=1/q=2/a.parquet.<column>.<metric>.hnsw
+//! ```
+//!
+//! The table's directory is taken to be the nearest one that is not a Hive partition (`key=value`). Where nothing can
+//! lie next to it (it is the root of a file system or of a bucket) or may be written there, sidecars lie in `_hnsw`
+//! beside the file, as all of them did in earlier versions: that is still read.
 
 use std::fmt;
-use std::path::{Path as FsPath, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use object_store::ObjectStore;
 use object_store::path::Path;
 
+use super::home::{Home, LocalDir, RemoteDir, SUBDIRECTORY, SidecarDir, child, mirrored, sibling_of_table};
 use super::name::SidecarName;
 use crate::hnsw::VectorMetric;
 use crate::sidecar::error::StoreError;
-use crate::sidecar::redact::redact;
 
 /// A Parquet file, and where its sidecars are.
 #[derive(Clone, Debug)]
@@ -23,51 +37,12 @@ pub struct Location {
     pub parquet: Path,
     /// The Parquet file on the local file system, if that is where it is.
     pub local: Option<PathBuf>,
-    /// Where its sidecars are, if not beside it.
+    /// Where its sidecars are, if not where they are by default.
     pub sidecar_dir: Option<SidecarDir>,
 }
 
-/// A directory for the sidecars of files that lie elsewhere (`hnsw.sidecar_dir`).
-///
-/// It mirrors their places, so that files of the same name do not meet: the sidecar of `s3://bucket/t/a.parquet`
-/// is `<dir>/s3/bucket/t/a.parquet.<column>.<metric>.hnsw`, that of `/data/a.parquet` is
-/// `<dir>/file/data/a.parquet.<column>.<metric>.hnsw`.
-#[derive(Clone, Debug)]
-pub struct SidecarDir {
-    /// The store that holds the directory.
-    pub store: Arc<dyn ObjectStore>,
-    /// The URL of that store.
-    pub store_url: String,
-    /// The directory in the store.
-    pub prefix: Path,
-    /// The directory on the local file system, if that is where it is.
-    pub local: Option<PathBuf>,
-}
-
-/// A directory that holds sidecars, local or in a store.
-#[derive(Clone, Debug)]
-pub(crate) enum Home {
-    Local(PathBuf),
-    Remote(RemoteDir),
-}
-
-/// A directory in an object store.
-#[derive(Clone, Debug)]
-pub(crate) struct RemoteDir {
-    pub(crate) store: Arc<dyn ObjectStore>,
-    pub(crate) store_url: String,
-    pub(crate) dir: Path,
-}
-
-/// The directory beside a Parquet file that holds its sidecars.
-///
-/// They cannot lie among the Parquet files: DataFusion 55 takes every object of a directory for one when the table's
-/// schema is given or its store is not the local file system. It does not look into subdirectories, and Spark, Hive
-/// and PyArrow pass over names that begin with an underscore.
-pub(crate) const SUBDIRECTORY: &str = "_hnsw";
-
 impl Location {
-    /// A file of the local file system, with its sidecars beside it.
+    /// A file of the local file system, with its sidecars where they are by default.
     ///
     /// # Errors
     ///
@@ -76,17 +51,17 @@ impl Location {
         let local = parquet.into();
         let bad = |error: &dyn fmt::Display| StoreError::BadName(format!("{}: {error}", local.display()));
         let absolute = std::path::absolute(&local).map_err(|error| bad(&error))?;
-        let parquet = Path::from_absolute_path(absolute).map_err(|error| bad(&error))?;
+        let parquet = Path::from_absolute_path(&absolute).map_err(|error| bad(&error))?;
         Ok(Self {
             store: Arc::new(object_store::memory::InMemory::new()), // never asked: the file is local
             store_url: "file:///".to_owned(),
             parquet,
-            local: Some(local),
+            local: Some(absolute),
             sidecar_dir: None,
         })
     }
 
-    /// A file of an object store, with its sidecars beside it.
+    /// A file of an object store, with its sidecars where they are by default.
     pub fn remote(store: Arc<dyn ObjectStore>, store_url: impl Into<String>, parquet: Path) -> Self {
         Self {
             store,
@@ -108,90 +83,53 @@ impl Location {
         SidecarName::new(self.parquet.filename().unwrap_or_default(), column, metric)
     }
 
-    /// The full address of the sidecar for this column and metric, as messages show it.
+    /// The full address that a new sidecar for this column and metric gets where nothing stands in the way, as
+    /// messages show it.
     pub fn sidecar_url(&self, column: &str, metric: VectorMetric) -> String {
-        self.home().address(&self.sidecar_name(column, metric))
+        self.homes()[0].address(&self.sidecar_name(column, metric))
     }
 
-    /// The directory that holds the sidecars of this file.
-    pub(crate) fn home(&self) -> Home {
+    /// The directories that may hold sidecars of this file. A build writes to the first that it can write, and a
+    /// lookup asks them in this order.
+    ///
+    /// No other function decides where sidecars are.
+    pub(crate) fn homes(&self) -> Vec<Home> {
         if let Some(dir) = &self.sidecar_dir {
-            let mirrored: Vec<String> = mirrored_parts(&self.store_url, &self.parquet);
-            return match &dir.local {
-                Some(local) => Home::Local(mirrored.iter().fold(local.clone(), |at, part| at.join(part))),
-                None => Home::Remote(RemoteDir {
-                    store: Arc::clone(&dir.store),
-                    store_url: dir.store_url.clone(),
-                    dir: mirrored
-                        .iter()
-                        .fold(dir.prefix.clone(), |at, part| child(&at, part)),
-                }),
-            };
+            return vec![mirrored(
+                dir,
+                &self.store_url,
+                &self.parquet,
+                self.local.as_deref(),
+            )];
         }
-        match &self.local {
-            Some(parquet) => Home::Local(
-                parquet
-                    .parent()
-                    .map(FsPath::to_path_buf)
-                    .unwrap_or_default()
-                    .join(SUBDIRECTORY),
-            ),
-            None => Home::Remote(RemoteDir {
-                store: Arc::clone(&self.store),
-                store_url: self.store_url.clone(),
-                dir: child(&self.parquet.parent().unwrap_or_default(), SUBDIRECTORY),
-            }),
-        }
+        let beside = match &self.local {
+            Some(parquet) => Home::Local(LocalDir::beside(parquet)),
+            None => {
+                Home::Remote(self.remote_dir(child(&self.parquet.parent().unwrap_or_default(), SUBDIRECTORY)))
+            }
+        };
+        let sibling = match &self.local {
+            Some(parquet) => LocalDir::sibling(parquet).map(Home::Local),
+            None => sibling_of_table(&self.parquet).map(|dir| Home::Remote(self.remote_dir(dir))),
+        };
+        sibling.into_iter().chain([beside]).collect()
     }
-}
 
-impl Home {
-    /// The address of a sidecar in this directory, as messages show it.
-    pub(crate) fn address(&self, name: &SidecarName) -> String {
-        match self {
-            Home::Local(dir) => dir.join(name.to_string()).display().to_string(),
-            Home::Remote(remote) => remote.address(&remote.path(name)),
+    fn remote_dir(&self, dir: Path) -> RemoteDir {
+        RemoteDir {
+            store: Arc::clone(&self.store),
+            store_url: self.store_url.clone(),
+            dir,
         }
     }
-}
 
-impl RemoteDir {
-    pub(crate) fn path(&self, name: &SidecarName) -> Path {
-        child(&self.dir, &name.to_string())
-    }
-
-    pub(crate) fn address(&self, path: &Path) -> String {
-        redact(&format!("{}/{path}", self.store_url.trim_end_matches('/')))
-    }
-}
-
-/// `dir/name`, taking the name as it stands ([`Path::join`] would encode its `%` again).
-fn child(dir: &Path, name: &str) -> Path {
-    let text = if dir.as_ref().is_empty() {
-        name.to_owned()
-    } else {
-        format!("{dir}/{name}")
-    };
-    Path::parse(text).unwrap_or_else(|_| dir.clone().join(name))
-}
-
-/// The path under a sidecar directory that stands for the directory of a Parquet file.
-fn mirrored_parts(store_url: &str, parquet: &Path) -> Vec<String> {
-    let (scheme, host) = store_url.split_once("://").unwrap_or(("file", store_url));
-    let mut parts = vec![safe(scheme)];
-    parts.extend(host.split('/').filter(|part| !part.is_empty()).map(safe));
-    let mut path: Vec<String> = parquet.parts().map(|part| safe(part.as_ref())).collect();
-    path.pop();
-    parts.extend(path);
-    parts
-}
-
-/// A part of a path that cannot climb out of its directory.
-fn safe(part: &str) -> String {
-    match part {
-        "." => "%2E".to_owned(),
-        ".." => "%2E%2E".to_owned(),
-        _ => part.replace(['\\', '\0'], "_"),
+    /// Another file of the same store and settings.
+    pub(crate) fn of_other(&self, parquet: Path, local: Option<PathBuf>) -> Self {
+        Self {
+            parquet,
+            local,
+            ..self.clone()
+        }
     }
 }
 
@@ -203,18 +141,50 @@ mod tests {
         Arc::new(object_store::memory::InMemory::new())
     }
 
+    fn places(location: &Location) -> Vec<String> {
+        let name = location.sidecar_name("v.x", VectorMetric::Euclidean);
+        location.homes().iter().map(|home| home.address(&name)).collect()
+    }
+
     #[test]
-    fn sidecars_lie_beside_their_file_by_default() {
-        let local = Location::local("/data/t/a.parquet").expect("a plain path");
-        assert_eq!(
-            local.sidecar_url("v.x", VectorMetric::Cosine),
-            "/data/t/_hnsw/a.parquet.v%2Ex.cosine.hnsw"
-        );
-        let remote = Location::remote(memory(), "s3://bucket", Path::from("t/a.parquet"));
-        assert_eq!(
-            remote.sidecar_url("v.x", VectorMetric::Euclidean),
-            "s3://bucket/t/_hnsw/a.parquet.v%2Ex.l2.hnsw"
-        );
+    fn sidecars_lie_next_to_the_directory_of_the_table_or_beside_their_file() {
+        let local = |path: &str| places(&Location::local(path).expect("a plain path"));
+        let remote = |path: &str| places(&Location::remote(memory(), "s3://bucket", Path::from(path)));
+        let name = "a.parquet.v%2Ex.l2.hnsw";
+        for (path, sibling, beside) in [
+            ("data/t/a.parquet", "data/.t.hnsw", "data/t/_hnsw"),
+            (
+                "data/t/p=1/q=x/a.parquet",
+                "data/.t.hnsw/p=1/q=x",
+                "data/t/p=1/q=x/_hnsw",
+            ),
+            // Only the partitions above the file are the table's; and these names are none.
+            ("data/p=1/t/a.parquet", "data/p=1/.t.hnsw", "data/p=1/t/_hnsw"),
+            ("data/=1/a.parquet", "data/.=1.hnsw", "data/=1/_hnsw"),
+            ("data/2024/a.parquet", "data/.2024.hnsw", "data/2024/_hnsw"),
+            ("t/a.parquet", ".t.hnsw", "t/_hnsw"),
+        ] {
+            let expected = |root: &str| {
+                [sibling, beside]
+                    .map(|dir| format!("{root}/{dir}/{name}"))
+                    .to_vec()
+            };
+            assert_eq!(local(&format!("/{path}")), expected(""));
+            assert_eq!(remote(path), expected("s3://bucket"));
+        }
+        assert_eq!(local("/a.parquet"), [format!("/_hnsw/{name}")]);
+        assert_eq!(remote("a.parquet"), [format!("s3://bucket/_hnsw/{name}")]);
+        assert_eq!(remote("p=1/a.parquet"), [format!("s3://bucket/p=1/_hnsw/{name}")]);
+    }
+
+    #[test]
+    fn the_longest_name_of_a_directory_has_a_place_too() {
+        let table = |last: char| format!("/data/{}{last}/a.parquet", "t".repeat(254));
+        let [one, two] = ['1', '2'].map(|last| places(&Location::local(table(last)).expect("a plain path")));
+        assert_ne!(one[0], two[0]);
+        for part in one[0].split('/') {
+            assert!(part.len() <= 255, "{part}");
+        }
     }
 
     #[test]

@@ -24,10 +24,16 @@ const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'_').remove(b'-');
 /// File systems allow 255 bytes for a name; the rest is for the dot and the ending of a file being written.
 const LONGEST: usize = 240;
 
+/// The most that a name may have: an unfinished file has a dot and the ending `.part` more.
+const MOST: usize = 255 - 6;
+
+/// How much of the name of a Parquet file is kept where all of it does not fit: the rest stands for it as a hash.
+const PARQUET_KEPT: usize = 120;
+
 /// The parts of a sidecar's name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SidecarName {
-    /// The last part of the Parquet file's path.
+    /// The last part of the Parquet file's path, shortened if very long.
     pub parquet: String,
     /// The column as it stands in the name: percent-encoded, and shortened if very long.
     encoded_column: String,
@@ -38,6 +44,25 @@ pub struct SidecarName {
 impl SidecarName {
     /// The name of the sidecar for this column of this Parquet file.
     pub fn new(parquet: &str, column: &str, metric: VectorMetric) -> Self {
+        let name = Self::with_parquet(parquet.to_owned(), column, metric);
+        if name.to_string().len() <= MOST {
+            return name;
+        }
+        Self::with_parquet(Self::short_parquet(parquet), column, metric)
+    }
+
+    /// What stands for the name of a Parquet file in the names of its sidecars where all of it does not fit.
+    pub(crate) fn short_parquet(parquet: &str) -> String {
+        shortened(parquet, PARQUET_KEPT)
+    }
+
+    /// Whether this may stand for a longer name.
+    pub(crate) fn is_short_parquet(parquet: &str) -> bool {
+        // A character that does not fit leaves up to three bytes of room.
+        parquet.contains('~') && (PARQUET_KEPT - 3..=PARQUET_KEPT).contains(&parquet.len())
+    }
+
+    fn with_parquet(parquet: String, column: &str, metric: VectorMetric) -> Self {
         let mut encoded_column = utf8_percent_encode(column, ENCODED).to_string();
         let fixed = parquet.len() + metric.to_string().len() + EXTENSION.len() + 3;
         let room = LONGEST.saturating_sub(fixed);
@@ -48,7 +73,7 @@ impl SidecarName {
             encoded_column.push_str(&hash);
         }
         Self {
-            parquet: parquet.to_owned(),
+            parquet,
             encoded_column,
             metric,
         }
@@ -110,9 +135,38 @@ impl fmt::Display for SidecarName {
     }
 }
 
+/// The text if it has at most this many bytes, or else its beginning and a hash of all of it.
+pub(crate) fn shortened(text: &str, most: usize) -> String {
+    if text.len() <= most {
+        return text.to_owned();
+    }
+    let hash = format!("~{:016x}", xxh3_64(text.as_bytes()));
+    let mut kept = most.saturating_sub(hash.len());
+    while !text.is_char_boundary(kept) {
+        kept -= 1;
+    }
+    format!("{}{hash}", &text[..kept])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn long_names_of_parquet_files_are_shortened_only_where_they_must_be() {
+        let fits = format!("{}.parquet", "a".repeat(150));
+        let name = SidecarName::new(&fits, "embedding", VectorMetric::Cosine);
+        assert_eq!(name.to_string(), format!("{fits}.embedding.cosine.hnsw"));
+        for column in ["v", "embedding", &"c".repeat(300)] {
+            let file = |last: char| format!("{}{last}.parquet", "ß".repeat(122));
+            let [one, two] =
+                ['1', '2'].map(|last| SidecarName::new(&file(last), column, VectorMetric::Cosine));
+            assert_ne!(one, two);
+            assert!(one.to_string().len() <= MOST);
+            assert_eq!(one.parquet, SidecarName::short_parquet(&file('1')));
+            assert_eq!(SidecarName::parse(&one.to_string()), Some(one));
+        }
+    }
 
     #[test]
     fn a_name_reads_back_as_its_parts() {

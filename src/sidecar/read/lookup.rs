@@ -10,7 +10,8 @@ use futures::{StreamExt, stream};
 use crate::format::SourceIdentity;
 use crate::hnsw::VectorMetric;
 use crate::sidecar::open_cache::Sidecar;
-use crate::sidecar::place::location::{Home, Location};
+use crate::sidecar::place::home::Home;
+use crate::sidecar::place::location::Location;
 use crate::sidecar::place::name::SidecarName;
 use crate::sidecar::reason::{Reason, Stale};
 use crate::sidecar::remote::listing_cache::Patience;
@@ -71,24 +72,36 @@ impl SidecarStore {
     ) -> Lookup {
         self.counts.lookups.fetch_add(1, Ordering::Relaxed);
         let name = location.sidecar_name(column, metric);
-        let home = location.home();
-        let looked = match self.open(&home, &name).await {
-            Ok(sidecar) => {
-                self.check(sidecar, location, column, metric, found, instead)
-                    .await
-            }
-            Err(reason) => Err(reason),
-        };
-        match looked {
-            Ok(sidecar) => {
-                self.warned().remove(sidecar.url());
-                Lookup::Fresh(sidecar)
-            }
-            Err(reason) => {
-                self.warn_once(&home, &name, &reason);
-                Lookup::Unusable(reason)
+        let mut unusable: Option<(Home, Reason)> = None;
+        for home in location.homes() {
+            let looked = match self.open(&home, &name).await {
+                Ok(sidecar) => {
+                    self.check(sidecar, location, column, metric, found, instead)
+                        .await
+                }
+                Err(reason) => Err(reason),
+            };
+            match looked {
+                Ok(sidecar) => {
+                    self.warned().remove(sidecar.url());
+                    return Lookup::Fresh(sidecar);
+                }
+                Err(reason) => {
+                    // What is said of a sidecar says more than that another place has none.
+                    if unusable
+                        .as_ref()
+                        .is_none_or(|(_, known)| rank(known) < rank(&reason))
+                    {
+                        unusable = Some((home, reason));
+                    }
+                }
             }
         }
+        let Some((home, reason)) = unusable else {
+            return Lookup::Unusable(Reason::NoSidecar);
+        };
+        self.warn_once(&home, &name, &reason);
+        Lookup::Unusable(reason)
     }
 
     /// Looks up many files at once; the answers come in the order of the files.
@@ -142,13 +155,35 @@ impl SidecarStore {
         metric: VectorMetric,
     ) {
         // The first local one ends it: the files of a table are all of one store.
-        let remote = files.into_iter().map_while(|file| match file.borrow().home() {
-            Home::Local(_) => None,
-            Home::Remote(dir) => Some((dir, file.borrow().sidecar_name(column, metric))),
+        let remote = files.into_iter().map_while(|file| {
+            let dirs = file.borrow().homes().into_iter().map(|home| match home {
+                Home::Local(_) => None,
+                Home::Remote(dir) => Some(dir),
+            });
+            Some((
+                dirs.collect::<Option<Vec<_>>>()?,
+                file.borrow().sidecar_name(column, metric),
+            ))
         });
-        let wanted: Vec<_> = remote.collect();
+        let places: Vec<_> = remote.collect();
         let patience = Patience::from(&*self.options());
-        self.listings.list_ahead(&wanted, patience).await;
+        // The first place of each file, and then the next one of those that have no sidecar there.
+        for level in 0.. {
+            let wanted: Vec<_> = places
+                .iter()
+                .filter(|(dirs, name)| {
+                    !dirs
+                        .iter()
+                        .take(level)
+                        .any(|dir| self.listings.shows(dir, name, patience))
+                })
+                .filter_map(|(dirs, name)| Some((dirs.get(level)?.clone(), name.clone())))
+                .collect();
+            if wanted.is_empty() {
+                return;
+            }
+            self.listings.list_ahead(&wanted, patience).await;
+        }
     }
 
     /// Whether the sidecar can be used; compares the contents of a local file if its tag does not decide.
@@ -206,5 +241,14 @@ impl SidecarStore {
 
     fn warned(&self) -> MutexGuard<'_, HashMap<String, String>> {
         self.warned.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// How much a reason says of the sidecar that was asked for.
+fn rank(reason: &Reason) -> u8 {
+    match reason {
+        Reason::NoSidecar => 0,
+        Reason::MetricMismatch { .. } => 1,
+        _ => 2,
     }
 }

@@ -1,5 +1,9 @@
-//! Reading: [`lookup`] finds the sidecar of a file, [`open`] opens it, [`inventory`] lists all of them.
+//! Reading: [`lookup`] finds the sidecar of a file, [`open`] opens it. [`inventory`] lists all of them: in which
+//! directories is in [`places`], what is told of each in [`entry`], and [`orphans`] are those whose Parquet file is gone.
 
+pub(crate) mod entry;
 pub(crate) mod inventory;
 pub(crate) mod lookup;
 pub(crate) mod open;
+mod orphans;
+mod places;

@@ -1,6 +1,5 @@
 //! From a place to an open sidecar: one that is open already, one of the local file system, or one to be fetched.
 
-use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Instant;
@@ -8,9 +7,10 @@ use std::time::Instant;
 use object_store::ObjectMeta;
 use tracing::Instrument;
 
+use crate::sidecar::local::sidecar_dir::{self, DirectoryError, Missing};
 use crate::sidecar::open_cache::{LoadedFrom, Sidecar, io_reason};
 use crate::sidecar::options::SidecarOptions;
-use crate::sidecar::place::location::{Home, RemoteDir};
+use crate::sidecar::place::home::{Home, LocalDir, RemoteDir};
 use crate::sidecar::place::name::SidecarName;
 use crate::sidecar::reason::Reason;
 use crate::sidecar::remote::cache_dir::{CacheDir, default_root};
@@ -28,14 +28,14 @@ impl SidecarStore {
         }
     }
 
-    async fn open_local(&self, dir: &Path, name: &SidecarName) -> Result<Arc<Sidecar>, Reason> {
-        let path = dir.join(name.to_string());
+    async fn open_local(&self, dir: &LocalDir, name: &SidecarName) -> Result<Arc<Sidecar>, Reason> {
+        let path = dir.path().join(name.to_string());
         let meta = match std::fs::metadata(&path) {
             Ok(meta) => meta,
             Err(error) => {
                 return Err(match io_reason(&error) {
                     Reason::NoSidecar => missing(name, |other| {
-                        std::fs::metadata(dir.join(other.to_string())).is_ok()
+                        std::fs::metadata(path.with_file_name(other.to_string())).is_ok()
                     }),
                     reason => reason,
                 });
@@ -46,7 +46,9 @@ impl SidecarStore {
         if let Some(known) = self.open.get(&key, stamp) {
             return known;
         }
-        let opened = self.opening(&key, move || Sidecar::open(&path)).await;
+        let dir = dir.clone();
+        let opened = self.opening(&key, move || trust(&dir).and_then(|()| Sidecar::open(&path)));
+        let opened = opened.await;
         // What may be better next time is not remembered.
         if matches!(
             opened,
@@ -202,6 +204,15 @@ impl SidecarStore {
         let failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
         let (at, reason) = failures.get(key)?;
         (at.elapsed() < options.retry_after).then(|| reason.clone())
+    }
+}
+
+/// Whether what lies in the directory can be believed.
+fn trust(dir: &LocalDir) -> Result<(), Reason> {
+    match sidecar_dir::open(dir, Missing::Leave) {
+        Ok(_) => Ok(()),
+        Err(DirectoryError::Untrusted(detail)) => Err(Reason::Untrusted { detail }),
+        Err(DirectoryError::Io(error)) => Err(io_reason(&error)),
     }
 }
 

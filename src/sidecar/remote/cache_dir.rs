@@ -7,9 +7,12 @@
 use std::fs::{DirBuilder, File};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use crate::sidecar::local::directory::Directory;
 use crate::sidecar::local::part_file::{Claim, Claimed, UNFINISHED, remove_leftover};
+use crate::sidecar::local::rights::Rights;
 use crate::sidecar::place::name::EXTENSION;
 
 /// Uses of a copy closer together than this are noted once.
@@ -18,12 +21,17 @@ const TOUCH: Duration = Duration::from_secs(60);
 /// The directory of copies, and how much it may hold.
 #[derive(Clone, Debug)]
 pub(crate) struct CacheDir {
-    path: PathBuf,
+    dir: Arc<Directory>,
     limit: u64,
 }
 
 impl CacheDir {
-    /// The copies under `root`, in a directory that only this user can write.
+    /// The copies under `root`, in a directory of this user's that nobody else can change.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be made, or if another user could put his own sidecars there: he would decide what our queries
+    /// find.
     pub(crate) fn open(root: &Path, limit: u64) -> io::Result<Self> {
         let path = root.join("sidecars-1");
         let mut builder = DirBuilder::new();
@@ -33,23 +41,40 @@ impl CacheDir {
             use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
             builder.mode(0o700);
             builder.create(&path)?;
-            // Whoever may write here decides what our queries read.
-            if std::fs::metadata(&path)?.permissions().mode() & 0o022 != 0 {
-                let text = format!(
-                    "{} can be written by other users; make it mode 700",
-                    path.display()
-                );
+            let path = path.canonicalize()?;
+            if let Some(why) = crate::sidecar::local::rights::others_can_change(&path)? {
+                let text = format!("{why}; choose a directory of your own, with mode 700");
                 return Err(io::Error::new(io::ErrorKind::PermissionDenied, text));
             }
+            let dir = Directory::open(&path)?;
+            // Copies hold the vectors of files that others may have no right to read.
+            if dir.metadata()?.permissions().mode() & 0o077 != 0 {
+                dir.handle()
+                    .set_permissions(std::fs::Permissions::from_mode(0o700))?;
+            }
+            Ok(Self {
+                dir: Arc::new(dir),
+                limit,
+            })
         }
         #[cfg(not(unix))]
-        builder.create(&path)?;
-        Ok(Self { path, limit })
+        {
+            builder.create(&path)?;
+            Ok(Self {
+                dir: Arc::new(Directory::open(&path)?),
+                limit,
+            })
+        }
+    }
+
+    fn path(&self) -> &Path {
+        self.dir.path()
     }
 
     /// Where the copy with this key is or will be.
-    pub(crate) fn place(&self, key: &str) -> PathBuf {
-        self.path.join(format!("{key}.{EXTENSION}"))
+    #[cfg(test)]
+    fn place(&self, key: &str) -> PathBuf {
+        self.path().join(copy_name(key))
     }
 
     /// The place of a file of ours that is no copy. It must not end as copies and unfinished files do.
@@ -59,12 +84,12 @@ impl CacheDir {
 
     /// The copy with this key if it is there with `bytes` bytes, open for reading; notes that it was used.
     pub(crate) fn find(&self, key: &str, bytes: u64) -> Option<File> {
-        let place = self.place(key);
-        let copy = File::open(&place).ok()?;
+        let name = copy_name(key);
+        let copy = self.dir.open_file(name.as_ref(), false).ok()??;
         let meta = copy.metadata().ok()?;
         if meta.len() != bytes {
             // A power cut can leave a name without its bytes.
-            let _ = std::fs::remove_file(&place);
+            let _ = self.dir.remove(name.as_ref());
             return None;
         }
         let used = meta.modified().ok().and_then(|at| at.elapsed().ok());
@@ -77,7 +102,7 @@ impl CacheDir {
 
     /// Begins a copy of `bytes` bytes: makes room, and owns the unfinished file.
     pub(crate) fn begin(&self, key: &str, bytes: u64) -> io::Result<Claimed> {
-        let claimed = Claim::take(&self.path.join(format!("{key}.{UNFINISHED}")))?;
+        let claimed = Claim::take(&self.dir, format!("{key}.{UNFINISHED}").as_ref())?;
         if let Claimed::Ours(claim) = &claimed {
             self.make_room(bytes);
             claim.file().set_len(bytes)?;
@@ -87,14 +112,14 @@ impl CacheDir {
 
     /// Removes a copy.
     pub(crate) fn remove(&self, key: &str) {
-        let _ = std::fs::remove_file(self.place(key));
+        let _ = self.dir.remove(copy_name(key).as_ref());
     }
 
     /// Removes leftovers of dead writers, then the copies used longest ago until `bytes` more fit.
     ///
     /// Returns how many copies were removed. Maps of a removed copy stay whole until they are dropped.
     pub(crate) fn make_room(&self, bytes: u64) -> usize {
-        let Ok(entries) = std::fs::read_dir(&self.path) else {
+        let Ok(entries) = std::fs::read_dir(self.path()) else {
             return 0;
         };
         let mut copies = Vec::new();
@@ -103,7 +128,7 @@ impl CacheDir {
             let path = entry.path();
             match path.extension().and_then(|ending| ending.to_str()) {
                 Some(UNFINISHED) => {
-                    remove_leftover(&path);
+                    remove_leftover(&self.dir, &entry.file_name());
                 }
                 Some(EXTENSION) => {
                     let Ok(meta) = entry.metadata() else { continue };
@@ -133,18 +158,44 @@ impl CacheDir {
     }
 }
 
-/// Where copies go when nobody says: the user's cache directory, or else the one for temporary files.
+/// The name of a copy.
+fn copy_name(key: &str) -> String {
+    format!("{key}.{EXTENSION}")
+}
+
+/// Puts a finished copy in place, for this user alone.
+pub(crate) fn keep(claim: Claim, key: &str) -> io::Result<File> {
+    claim.put_in_place(copy_name(key).as_ref(), &Rights::PRIVATE)
+}
+
+/// Where copies go when nobody says: the user's cache directory, or else one for this user among the temporary files.
 pub(crate) fn default_root() -> PathBuf {
     let absolute = |name| {
         std::env::var_os(name)
             .map(PathBuf::from)
             .filter(|path| path.is_absolute())
     };
-    absolute("XDG_CACHE_HOME")
+    let users = absolute("XDG_CACHE_HOME")
         .or_else(|| absolute("LOCALAPPDATA"))
-        .or_else(|| absolute("HOME").map(|home| home.join(".cache")))
-        .unwrap_or_else(std::env::temp_dir)
-        .join("datafusion-hnsw")
+        .or_else(|| absolute("HOME").map(|home| home.join(".cache")));
+    users.map_or_else(
+        || std::env::temp_dir().join(temporary_name()),
+        |users| users.join("datafusion-hnsw"),
+    )
+}
+
+/// Users do not share this directory. One that another user has made under its name is refused.
+#[cfg(unix)]
+fn temporary_name() -> String {
+    match crate::sidecar::local::rights::me() {
+        Some(user) => format!("datafusion-hnsw-{user}"),
+        None => "datafusion-hnsw".to_owned(),
+    }
+}
+
+#[cfg(not(unix))]
+fn temporary_name() -> String {
+    "datafusion-hnsw".to_owned()
 }
 
 #[cfg(test)]
@@ -156,7 +207,7 @@ mod tests {
             panic!("ours")
         };
         io::Write::write_all(&mut claim.file(), bytes).expect("room");
-        claim.put_in_place(&cache.place(key)).expect("a rename");
+        keep(claim, key).expect("a rename");
         let then = SystemTime::now() - Duration::from_secs(age);
         File::open(cache.place(key))
             .and_then(|file| file.set_modified(then))
@@ -193,14 +244,14 @@ mod tests {
     fn leftovers_of_dead_writers_are_removed_and_live_ones_kept() {
         let dir = tempfile::tempdir().expect("a directory");
         let cache = CacheDir::open(dir.path(), 1000).expect("a directory");
-        let dead = cache.path.join("dead.part");
+        let dead = cache.path().join("dead.part");
         std::fs::write(&dead, b"half").expect("a file");
         let Ok(Claimed::Ours(live)) = cache.begin("live", 10) else {
             panic!("ours")
         };
         assert!(!dead.exists());
         cache.make_room(0);
-        assert!(cache.path.join("live.part").exists());
+        assert!(cache.path().join("live.part").exists());
         drop(live);
     }
 
@@ -211,8 +262,47 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let cache = CacheDir::open(dir.path(), 1000).expect("a directory");
         let open = std::fs::Permissions::from_mode(0o777);
-        std::fs::set_permissions(&cache.path, open).expect("ours");
+        std::fs::set_permissions(cache.path(), open).expect("ours");
         let error = CacheDir::open(dir.path(), 1000).expect_err("others could write it");
         assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_directory_below_one_that_others_can_write_is_refused() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().expect("a directory");
+        let chmod = |path: &Path, mode| {
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).expect("ours");
+        };
+        let root = dir.path().join("shared/cache");
+        CacheDir::open(&root, 1000).expect("a directory");
+        let shared = dir.path().join("shared");
+        chmod(&shared, 0o777);
+        let error = CacheDir::open(&root, 1000).expect_err("others could rename it");
+        assert!(
+            error.to_string().contains("can be written by every user"),
+            "{error}"
+        );
+        // As in the directory of temporary files, others cannot rename it.
+        chmod(&shared, 0o1777);
+        CacheDir::open(&root, 1000).expect("a directory");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn copies_are_for_their_user_alone() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().expect("a directory");
+        let mode = |path: &Path| std::fs::metadata(path).expect("there").permissions().mode() & 0o777;
+        std::fs::create_dir(dir.path().join("sidecars-1")).expect("room");
+        std::fs::set_permissions(
+            dir.path().join("sidecars-1"),
+            std::fs::Permissions::from_mode(0o755),
+        )
+        .expect("ours");
+        let cache = CacheDir::open(dir.path(), 1000).expect("a directory");
+        put(&cache, "a", &[1; 100], 0);
+        assert_eq!((mode(cache.path()), mode(&cache.place("a"))), (0o700, 0o600));
     }
 }

@@ -11,13 +11,13 @@ use object_store::{GetOptions, GetRange, ObjectMeta, ObjectStore};
 use tracing::Instrument;
 use xxhash_rust::xxh3::xxh3_128;
 
-use super::cache_dir::CacheDir;
+use super::cache_dir::{CacheDir, keep};
 use super::requests::version_of;
 use crate::loader::MmapLoader;
 use crate::sidecar::local::part_file::{Claim, Claimed};
 use crate::sidecar::open_cache::load_reason;
 use crate::sidecar::options::SidecarOptions;
-use crate::sidecar::place::location::RemoteDir;
+use crate::sidecar::place::home::RemoteDir;
 use crate::sidecar::reason::Reason;
 use crate::sidecar::redact::redact;
 
@@ -106,7 +106,7 @@ pub(crate) async fn fetch(
     download(dir.store.as_ref(), object, &claim, options)
         .instrument(span)
         .await?;
-    let place = cache.place(key);
+    let key = key.to_owned();
     let finished = blocking(move || {
         // The writers of all parts are done, so this is the last handle.
         let claim = Arc::into_inner(claim).ok_or_else(|| io::Error::other("still being written"))?;
@@ -114,7 +114,7 @@ pub(crate) async fn fetch(
         if let Err(reason) = verify(claim.file()) {
             return Ok(Err(reason));
         }
-        claim.put_in_place(&place).map(Ok)
+        keep(claim, &key).map(Ok)
     });
     let file = finished
         .await

@@ -13,7 +13,7 @@ use object_store::{ObjectMeta, ObjectStoreExt};
 
 use super::requests::{Objects, ask, cannot_list, common_root, head, list, list_tree};
 use crate::sidecar::options::SidecarOptions;
-use crate::sidecar::place::location::RemoteDir;
+use crate::sidecar::place::home::RemoteDir;
 use crate::sidecar::place::name::SidecarName;
 
 /// Directories remembered at most.
@@ -100,6 +100,12 @@ impl Listings {
             return Ok(objects);
         }
         cell.renew(dir, name, patience).await
+    }
+
+    /// Whether the directory is known to hold the sidecar.
+    pub(crate) fn shows(&self, dir: &RemoteDir, name: &SidecarName, patience: Patience) -> bool {
+        let known = self.cell(dir, name).fresh(patience.ttl * GRACE);
+        known.is_some_and(|objects| objects.contains_key(&name.to_string()))
     }
 
     /// Lists the directories in which these sidecars will be looked up, all at once if there are many: a table with a

@@ -8,7 +8,8 @@ use futures::TryStreamExt;
 use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt};
 
-use crate::sidecar::place::location::RemoteDir;
+use crate::sidecar::error::StoreError;
+use crate::sidecar::place::home::RemoteDir;
 use crate::sidecar::place::name::SidecarName;
 use crate::sidecar::redact::redact;
 
@@ -45,6 +46,23 @@ pub(crate) async fn ask<F: Future<Output = object_store::Result<Objects>> + Send
         Ok(Err(error)) => Err(redact(&error.to_string())),
         Err(_) => Err(format!("no answer within {timeout:?}")),
     }
+}
+
+/// Waits for the answer to a single request, whose client repeats it where that may help.
+///
+/// # Errors
+///
+/// If there is none in time: a store that is a directory waits for ever where a pipe lies in a sidecar's place.
+pub(crate) async fn within<T>(
+    timeout: Duration,
+    at: &str,
+    request: impl Future<Output = T>,
+) -> Result<T, StoreError> {
+    let answer = tokio::time::timeout(timeout, request).await;
+    answer.map_err(|_| StoreError::Unavailable {
+        at: at.to_owned(),
+        source: format!("no answer within {timeout:?}").into(),
+    })
 }
 
 /// The direct children of the directory that are sidecars.

@@ -18,10 +18,13 @@ use crate::hnsw::{HnswIndex, VectorMetric};
 use crate::sidecar::ball::{BALL, Ball};
 use crate::sidecar::error::StoreError;
 use crate::sidecar::local::part_file::Claim;
-use crate::sidecar::local::unfinished::{Missing, claim_local, write_and_rename};
-use crate::sidecar::place::location::{Home, Location, RemoteDir};
+use crate::sidecar::local::sidecar_dir::{self, Missing};
+use crate::sidecar::local::unfinished::{claim_local, write_and_rename};
+use crate::sidecar::place::home::{Home, LocalDir, RemoteDir};
+use crate::sidecar::place::location::Location;
 use crate::sidecar::place::name::SidecarName;
 use crate::sidecar::remote::download::blocking;
+use crate::sidecar::remote::requests::within;
 use crate::sidecar::source_hash::{self, CONTENT_HASH};
 use crate::sidecar::store::SidecarStore;
 use crate::stamp::Stamp;
@@ -43,6 +46,8 @@ pub struct BuildLease {
     url: String,
     target: Target,
     source: Option<Source>,
+    /// The other places where the file may have a sidecar of this name.
+    others: Vec<Home>,
 }
 
 /// The local Parquet file, as it was when the lease was taken.
@@ -64,7 +69,7 @@ impl Source {
 enum Target {
     Local {
         claim: Claim,
-        path: PathBuf,
+        home: LocalDir,
     },
     Remote {
         dir: RemoteDir,
@@ -104,44 +109,60 @@ impl SidecarStore {
         metric: VectorMetric,
     ) -> Result<BuildLease, StoreError> {
         let name = location.sidecar_name(column, metric);
-        let home = location.home();
-        let url = home.address(&name);
-        let target = match home {
-            Home::Local(dir) => {
-                let path = dir.join(name.to_string());
-                self.sweep(&dir).await;
-                let missing = if location.sidecar_dir.is_some() {
-                    Missing::All
-                } else {
-                    Missing::Last
-                };
-                let claim = claim_local(dir, path.clone(), missing).await?;
-                Target::Local { claim, path }
+        let mut others = location.homes();
+        let mut denied = None;
+        for at in 0..others.len() {
+            match self.target(&others[at], &name).await {
+                Ok(target) => {
+                    let home = others.remove(at);
+                    let source = location.local.as_deref().map(Source::of);
+                    return Ok(BuildLease {
+                        store: Arc::clone(self),
+                        url: home.address(&name),
+                        name,
+                        target,
+                        source,
+                        others,
+                    });
+                }
+                // Next to the table's directory there may be no right to write where there is one in it.
+                Err(error @ StoreError::Denied { .. }) => _ = denied.get_or_insert(error),
+                Err(error) => return Err(denied.unwrap_or(error)),
+            }
+        }
+        Err(denied.unwrap_or_else(|| StoreError::BadName("the file has no place for sidecars".to_owned())))
+    }
+
+    async fn target(self: &Arc<Self>, home: &Home, name: &SidecarName) -> Result<Target, StoreError> {
+        match home {
+            Home::Local(home) => {
+                let claim = claim_local(home.clone(), name.clone(), Missing::Make).await?;
+                let claim = claim
+                    .ok_or_else(|| StoreError::io(home.path().display(), io::ErrorKind::NotFound.into()))?;
+                self.sweep(&home.path()).await;
+                Ok(Target::Local {
+                    claim,
+                    home: home.clone(),
+                })
             }
             Home::Remote(dir) => {
+                let url = dir.address(&dir.path(name));
                 let turn = self.turn(&url)?;
-                let path = dir.path(&name);
-                let before = match dir.store.head(&path).await {
+                let path = dir.path(name);
+                let timeout = self.options().timeout;
+                let before = match within(timeout, &url, dir.store.head(&path)).await? {
                     Ok(object) => Some(object),
                     Err(object_store::Error::NotFound { .. }) => None,
                     Err(error) => return Err(StoreError::object(&url, error)),
                 };
-                Target::Remote {
-                    dir,
+                Ok(Target::Remote {
+                    dir: dir.clone(),
                     path,
                     before,
                     _turn: turn,
-                }
+                })
             }
-        };
-        let source = location.local.as_deref().map(Source::of);
-        Ok(BuildLease {
-            store: Arc::clone(self),
-            name,
-            url,
-            target,
-            source,
-        })
+        }
     }
 
     /// Publishes an index as the sidecar of its column and metric, in one go.
@@ -230,10 +251,14 @@ impl BuildLease {
             url,
             target,
             source: _,
+            others,
         } = self;
         let bytes = match target {
-            Target::Local { claim, path } => {
-                let done = blocking(move || write_and_rename(claim, &path, write)).await;
+            Target::Local { claim, home } => {
+                let name = name.clone();
+                let done =
+                    blocking(move || write_and_rename(claim, &name, &sidecar_dir::rights(&home), write))
+                        .await;
                 done.map_err(|error| StoreError::io(&url, error))?
             }
             Target::Remote {
@@ -255,6 +280,10 @@ impl BuildLease {
             }
         };
         tracing::info!(%url, bytes, "published a sidecar");
+        for home in others {
+            // An older one would only take room.
+            let _ = store.remove_from(&home, &name).await;
+        }
         Ok(Published { bytes, url })
     }
 }

@@ -7,11 +7,13 @@ use object_store::ObjectStoreExt;
 
 use crate::hnsw::VectorMetric;
 use crate::sidecar::error::StoreError;
-use crate::sidecar::local::part_file::sync_dir;
-use crate::sidecar::local::unfinished::{Missing, claim_local};
-use crate::sidecar::place::location::{Home, Location};
+use crate::sidecar::local::sidecar_dir::{Missing, remove_empty};
+use crate::sidecar::local::unfinished::{claim_local, unfinished};
+use crate::sidecar::place::home::Home;
+use crate::sidecar::place::location::Location;
 use crate::sidecar::place::name::SidecarName;
 use crate::sidecar::remote::download::blocking;
+use crate::sidecar::remote::requests::within;
 use crate::sidecar::store::SidecarStore;
 
 impl SidecarStore {
@@ -32,7 +34,7 @@ impl SidecarStore {
             .await
     }
 
-    /// Removes the sidecar of this name from where the file has its sidecars; false if there was none.
+    /// Removes the sidecar of this name from all places where the file may have sidecars; false if there was none.
     ///
     /// # Errors
     ///
@@ -42,26 +44,48 @@ impl SidecarStore {
         location: &Location,
         name: &SidecarName,
     ) -> Result<bool, StoreError> {
-        let home = location.home();
+        let mut existed = false;
+        for home in location.homes() {
+            existed |= self.remove_from(&home, name).await?;
+        }
+        Ok(existed)
+    }
+
+    pub(crate) async fn remove_from(
+        self: &Arc<Self>,
+        home: &Home,
+        name: &SidecarName,
+    ) -> Result<bool, StoreError> {
         let url = home.address(name);
-        let existed = match &home {
+        let existed = match home {
             Home::Local(dir) => {
-                let path = dir.join(name.to_string());
-                self.open.forget(&path.to_string_lossy());
-                if !dir.exists() {
+                self.open.forget(&url);
+                let (path, at) = (dir.path().join(name.to_string()), dir.clone());
+                let unfinished = path.with_file_name(unfinished(name));
+                let is_there = blocking(move || {
+                    let is_there = [path, unfinished]
+                        .iter()
+                        .any(|path| std::fs::symlink_metadata(path).is_ok());
+                    if !is_there {
+                        remove_empty(&at);
+                    }
+                    Ok(is_there)
+                });
+                if !is_there.await.unwrap_or(false) {
                     return Ok(false);
                 }
-                let claim = claim_local(dir.clone(), path.clone(), Missing::None).await?;
-                let dir = dir.clone();
+                let Some(claim) = claim_local(dir.clone(), name.clone(), Missing::Leave).await? else {
+                    return Ok(false);
+                };
+                let (dir, name) = (dir.clone(), name.to_string());
                 let removed = blocking(move || {
-                    let removed = match std::fs::remove_file(&path) {
-                        Ok(()) => sync_dir(&path).map(|()| true),
+                    let removed = match claim.dir().remove(name.as_ref()) {
+                        Ok(()) => claim.dir().sync().map(|()| true),
                         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
                         Err(error) => Err(error),
                     };
                     drop(claim);
-                    // Goes only if it is empty.
-                    let _ = std::fs::remove_dir(&dir);
+                    remove_empty(&dir);
                     removed
                 });
                 removed.await.map_err(|error| StoreError::io(&url, error))?
@@ -69,10 +93,11 @@ impl SidecarStore {
             Home::Remote(dir) => {
                 let _turn = self.turn(&url)?;
                 let path = dir.path(name);
-                match dir.store.head(&path).await {
+                let timeout = self.options().timeout;
+                match within(timeout, &url, dir.store.head(&path)).await? {
                     Err(object_store::Error::NotFound { .. }) => false,
                     Err(error) => return Err(StoreError::object(&url, error)),
-                    Ok(_) => match dir.store.delete(&path).await {
+                    Ok(_) => match within(timeout, &url, dir.store.delete(&path)).await? {
                         Ok(()) | Err(object_store::Error::NotFound { .. }) => {
                             self.listings.note(dir, name, None);
                             true

@@ -12,8 +12,10 @@ use object_store::{
 use crate::sidecar::error::StoreError;
 use crate::sidecar::local::part_file::{Claim, Claimed};
 use crate::sidecar::local::unfinished::write_out;
-use crate::sidecar::place::location::RemoteDir;
+use crate::sidecar::place::home::RemoteDir;
+use crate::sidecar::remote::cache_dir::keep;
 use crate::sidecar::remote::download::blocking;
+use crate::sidecar::remote::requests::within;
 use crate::sidecar::store::SidecarStore;
 
 /// Up to this size a sidecar is sent in one request, which the store can make conditional.
@@ -70,9 +72,9 @@ impl Upload<'_> {
             self.send_in_parts(&claim, bytes, before).await?
         };
         let object = self.published(bytes, sent).await?;
-        let place = cache.place(&self.store.copy_key(self.dir, &object));
+        let key = self.store.copy_key(self.dir, &object);
         // Keeping the copy only saves a fetch.
-        let _ = blocking(move || claim.put_in_place(&place)).await;
+        let _ = blocking(move || keep(claim, &key)).await;
         Ok(object)
     }
 
@@ -111,6 +113,13 @@ impl Upload<'_> {
                     version: None,
                 })
             }
+            // A store that is a directory says so too of a link that leads nowhere, or of a directory.
+            Err(object_store::Error::AlreadyExists { .. }) if !replaces && self.is_missing().await => {
+                return Err(StoreError::InTheWay {
+                    at: self.url.to_owned(),
+                    found: "something that cannot be read".to_owned(),
+                });
+            }
             sent => sent,
         }
         .map_err(|error| match replaces {
@@ -127,6 +136,12 @@ impl Upload<'_> {
             },
             error => StoreError::object(self.url, error),
         }
+    }
+
+    async fn is_missing(&self) -> bool {
+        let head = self.dir.store.head(self.path);
+        let found = within(self.store.options().timeout, self.url, head).await;
+        matches!(found, Ok(Err(object_store::Error::NotFound { .. })))
     }
 
     async fn holds(&self, payload: &PutPayload) -> bool {

@@ -86,9 +86,12 @@ impl Command for DropIndexCommand {
             let locations = locations(state, &table.provider).await?;
             let entries = shared.sidecars.list(&locations).await.map_err(external)?;
             for entry in &entries {
-                let Some(place) = entry.location else { continue };
+                let place = entry.location.map(|place| &locations[place]);
+                let Some(place) = place.or(entry.orphan_of.as_ref()) else {
+                    continue;
+                };
                 if self.names(&table.reference, entry, &entries) {
-                    let removed = shared.sidecars.remove_named(&locations[place], &entry.name);
+                    let removed = shared.sidecars.remove_named(place, &entry.name);
                     dropped += u64::from(removed.await.map_err(external)?);
                 } else if entry.opened.is_err() {
                     unreadable.push(entry.name.to_string());

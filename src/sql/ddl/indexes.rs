@@ -30,8 +30,8 @@ struct Found {
     state: Result<Arc<Sidecar>, (String, String)>,
 }
 
-/// All sidecars of a table's files.
-async fn find(state: &SessionState, files: &[FileToIndex]) -> Result<Vec<Found>> {
+/// All sidecars of a table's files, and those of files that are gone.
+async fn find(state: &SessionState, files: &[FileToIndex]) -> Result<(Vec<Found>, Vec<SidecarEntry>)> {
     let shared = Shared::of(state)?;
     let locations: Vec<_> = files.iter().map(|file| file.location.clone()).collect();
     let entries = shared
@@ -39,9 +39,12 @@ async fn find(state: &SessionState, files: &[FileToIndex]) -> Result<Vec<Found>>
         .list(&locations)
         .await
         .map_err(|e| DataFusionError::External(Box::new(e)))?;
-    let mut found = vec![];
+    let (mut found, mut orphans) = (vec![], vec![]);
     for entry in entries {
-        let Some(file) = entry.location else { continue };
+        let Some(file) = entry.location else {
+            orphans.extend(Some(entry).filter(|entry| entry.orphan_of.is_some()));
+            continue;
+        };
         let of = &files[file];
         let state = match &entry.opened {
             Err(reason) => Err((reason.code().into_owned(), reason.to_string())),
@@ -59,7 +62,7 @@ async fn find(state: &SessionState, files: &[FileToIndex]) -> Result<Vec<Found>>
         };
         found.push(Found { file, entry, state });
     }
-    Ok(found)
+    Ok((found, orphans))
 }
 
 /// All sidecars of a table whose files cannot be read, for this reason; and how many files those are.
@@ -95,6 +98,19 @@ struct Index {
     trouble: Option<(String, String)>,
 }
 
+impl Index {
+    /// Counts a sidecar in, whatever its state.
+    fn add(&mut self, entry: &SidecarEntry) {
+        self.bytes += entry.bytes;
+        if let Ok(sidecar) = &entry.opened {
+            self.name.get_or_insert_with(|| sidecar.meta().index_name.clone());
+            self.parameters
+                .get_or_insert((sidecar.m() as u64, sidecar.ef_construction() as u64));
+            self.rows += sidecar.rows();
+        }
+    }
+}
+
 #[async_trait]
 impl Command for IndexesCommand {
     fn name(&self) -> &'static str {
@@ -122,37 +138,45 @@ impl Command for IndexesCommand {
 
     async fn run(&self, state: &SessionState, _context: Arc<TaskContext>) -> Result<RecordBatch> {
         let mut indexes: BTreeMap<(usize, String, String), (u64, Index)> = BTreeMap::new();
+        let mut orphaned: BTreeMap<(usize, String, String), (u64, Index)> = BTreeMap::new();
         let tables = all_parquet_tables(state).await?;
         for (at, listed) in tables.iter().enumerate() {
             let provider = &listed.table.provider;
-            let (files, found) = match files(state, provider, &[]).await {
+            let (files, (found, orphans)) = match files(state, provider, &[]).await {
                 Ok((files, _)) => (files.len(), find(state, &files).await?),
                 // One table that cannot be read does not hide the others.
-                Err(error) => find_unread(state, provider, &error).await?,
+                Err(error) => {
+                    let (files, found) = find_unread(state, provider, &error).await?;
+                    (files, (found, vec![]))
+                }
             };
+            for orphan in orphans {
+                let column = orphan.name.column().unwrap_or_default();
+                let key = (at, column, orphan.name.metric.to_string());
+                let (_, index) = orphaned.entry(key).or_default();
+                index.add(&orphan);
+                index.trouble.get_or_insert_with(|| {
+                    let sentence = format!(
+                        "{} is of a Parquet file that is gone; hnsw_refresh('{}') and DROP INDEX remove it",
+                        orphan.url, listed.name
+                    );
+                    ("orphaned".to_owned(), sentence)
+                });
+            }
             for found in found {
                 let column = found.entry.name.column().unwrap_or_default();
                 let key = (at, column, found.entry.name.metric.to_string());
                 let (_, index) = indexes
                     .entry(key)
                     .or_insert_with(|| (files as u64, Index::default()));
-                index.bytes += found.entry.bytes;
-                if let Ok(sidecar) = &found.entry.opened {
-                    index
-                        .name
-                        .get_or_insert_with(|| sidecar.meta().index_name.clone());
-                    index
-                        .parameters
-                        .get_or_insert((sidecar.m() as u64, sidecar.ef_construction() as u64));
-                    index.rows += sidecar.rows();
-                }
+                index.add(&found.entry);
                 match found.state {
                     Ok(_) => index.fresh += 1,
                     Err(trouble) => _ = index.trouble.get_or_insert(trouble),
                 }
             }
         }
-        let rows: Vec<_> = indexes.into_iter().collect();
+        let rows: Vec<_> = indexes.into_iter().chain(orphaned).collect();
         let text = |of: &dyn Fn(&((usize, String, String), (u64, Index))) -> Option<String>| {
             Arc::new(rows.iter().map(of).collect::<StringArray>())
         };
@@ -219,7 +243,7 @@ impl Command for VerifyCommand {
         let mut names: Vec<String> = vec![];
         let (mut columns, mut metrics, mut rows) = (vec![], vec![], vec![]);
         let (mut states, mut reasons, mut recalls) = (vec![], vec![], vec![]);
-        for found in find(state, &files).await? {
+        for found in find(state, &files).await?.0 {
             names.push(files[found.file].source.file_name().to_owned());
             columns.push(found.entry.name.column().unwrap_or_default());
             metrics.push(found.entry.name.metric.to_string());

@@ -1,4 +1,5 @@
-//! `hnsw_refresh('t')`: builds again what is missing or stale of each index of a table.
+//! `hnsw_refresh('t')`: builds again what is missing or stale of each index of a table, and removes the sidecars of
+//! files that are gone.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -82,6 +83,12 @@ impl Command for RefreshCommand {
                 .create(state, Arc::clone(&context), shared.progress())
                 .await?;
             summaries.push((column, summary));
+        }
+        for entry in &entries {
+            if let Some(gone) = &entry.orphan_of {
+                let removed = shared.sidecars.remove_named(gone, &entry.name).await;
+                removed.map_err(|e| DataFusionError::External(Box::new(e)))?;
+            }
         }
         Ok(RecordBatch::try_new(
             self.schema(),

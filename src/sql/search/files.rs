@@ -62,7 +62,7 @@ pub(crate) enum Strategy {
 pub(crate) enum Sidecars {
     /// Nowhere: `hnsw.mode = 'exact'`.
     NotWanted,
-    /// Beside the files, or in this directory.
+    /// Where they are by default, or in this directory.
     In(Option<SidecarDir>),
 }
 
