@@ -1,14 +1,60 @@
 //! Checking all that a sidecar holds, which opening it does not.
 
+use std::ops::Range;
+
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::FormatError;
-use super::puffin::{BLOB_CHECKSUM, Footer};
+use super::puffin::{BLOB_CHECKSUM, Blob};
 use super::section::Section;
 use super::view::{View, blob_place};
 use crate::hnsw::raw::reachable;
+use crate::id::RowId;
+
+/// What the bytes of a blob must hash to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Checksum {
+    /// The section that the blob belongs to.
+    pub section: &'static str,
+    /// Where its bytes lie in the file.
+    pub place: Range<usize>,
+    /// Their xxh3-64.
+    pub sum: u64,
+}
+
+impl Checksum {
+    /// An error if the bytes hash to something else.
+    ///
+    /// # Errors
+    ///
+    /// Names the section.
+    pub fn check(&self, sum: u64) -> Result<(), FormatError> {
+        if sum == self.sum {
+            return Ok(());
+        }
+        Err(FormatError::damaged(self.section, "the checksum does not agree"))
+    }
+}
+
+/// The checksums that a footer lists. One that makes no sense becomes one that no bytes agree with.
+pub(super) fn checksums(blobs: &[Blob]) -> Vec<Checksum> {
+    let of = |blob: &Blob| {
+        let text = blob.properties.get(BLOB_CHECKSUM)?;
+        let place = blob_place(blob, usize::MAX).unwrap_or_default();
+        let sum = u64::from_str_radix(text, 16).ok();
+        let (place, sum) = sum.map_or((0..0, 0), |sum| (place, sum));
+        let section = section_name(&blob.r#type);
+        Some(Checksum { section, place, sum })
+    };
+    blobs.iter().filter_map(of).collect()
+}
 
 impl<B: AsRef<[u8]>> View<B> {
+    /// The checksums of all blobs, in the order of the file: for callers that read the file themselves.
+    pub fn checksums(&self) -> &[Checksum] {
+        &self.checksums
+    }
+
     /// Checks everything: the checksum of every blob, every link and row number, and that layer 0 leads
     /// from the entry point to every node. Reads the whole file.
     ///
@@ -16,17 +62,28 @@ impl<B: AsRef<[u8]>> View<B> {
     ///
     /// Names the first section that is not as it was written.
     pub fn verify(&self) -> Result<(), FormatError> {
-        let file = self.bytes.as_ref();
-        let (footer, end) = Footer::from_file(file)?;
-        for blob in &footer.blobs {
-            let damaged = |reason| FormatError::damaged(section_name(&blob.r#type), reason);
-            let place = blob_place(blob, end).ok_or_else(|| damaged("outside of the file"))?;
-            let claimed = blob.properties.get(BLOB_CHECKSUM);
-            if claimed.is_some_and(|claimed| *claimed != format!("{:016x}", xxh3_64(&file[place]))) {
-                return Err(damaged("the checksum does not agree"));
-            }
-        }
+        self.verify_checksums(|_| true)?;
         self.verify_content()
+    }
+
+    /// Checks the lists of rows without a node, which every search reads to their end: their checksum, and that they
+    /// name rows of the file in ascending order.
+    ///
+    /// # Errors
+    ///
+    /// If they are not as they were written.
+    pub fn verify_lists(&self) -> Result<(), FormatError> {
+        self.verify_checksums(|section| section == Section::Lists.name())?;
+        self.verify_list_content()
+    }
+
+    fn verify_checksums(&self, wanted: impl Fn(&str) -> bool) -> Result<(), FormatError> {
+        let file = self.bytes.as_ref();
+        for checksum in self.checksums.iter().filter(|checksum| wanted(checksum.section)) {
+            let bytes = file.get(checksum.place.clone()).unwrap_or_default();
+            checksum.check(xxh3_64(bytes))?;
+        }
+        Ok(())
     }
 
     fn verify_content(&self) -> Result<(), FormatError> {
@@ -66,6 +123,19 @@ impl<B: AsRef<[u8]>> View<B> {
         if parts.cells.is_some_and(|cells| !cells.cover(parts.links.levels)) {
             return damaged(Section::Cells, "a node has no cell, or several");
         }
+        for row in 0..self.rows() {
+            if !self.row_agrees(RowId::new(row)) {
+                return damaged(
+                    Section::RowSums,
+                    "the vector of a row is not the one that was stored for it",
+                );
+            }
+        }
+        self.verify_list_content()
+    }
+
+    fn verify_list_content(&self) -> Result<(), FormatError> {
+        let damaged = |section: Section, reason: &str| Err(FormatError::damaged(section.name(), reason));
         for which in 0..3 {
             let list = self.list(which);
             let rows: Vec<u32> = list.iter().map(|&row| u32::from_le_bytes(row)).collect();

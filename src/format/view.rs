@@ -10,6 +10,7 @@ use super::layout::Header;
 use super::meta::SidecarMeta;
 use super::puffin::{Blob, Footer};
 use super::section::Section;
+use super::verify::{Checksum, checksums};
 use crate::hnsw::raw::{
     Cells, CodeMetric, CodeRows, Codebook, Groups, IndexId, Le32, Links, NodeRows, Parts, Vectors, as_floats,
     range, search,
@@ -24,6 +25,8 @@ pub struct View<B> {
     pub(super) meta: SidecarMeta,
     /// Where each section's content lies, in the order of [`Section::ALL`].
     sections: [Range<usize>; Section::ALL.len()],
+    /// The checksums in the footer, in the order of the file.
+    pub(super) checksums: Vec<Checksum>,
     pub(super) config: HnswConfig,
     id: IndexId,
     /// See [`Cells::squares`].
@@ -68,6 +71,10 @@ impl<B: AsRef<[u8]>> View<B> {
             if section.is_optional() && length == 0 {
                 continue;
             }
+            let is_there = || footer.blobs.iter().any(|blob| blob.r#type == section.blob_type());
+            if section.is_later_addition() && !is_there() {
+                continue;
+            }
             let blob = locate(&footer.blobs, section, end)?;
             if blob.len() < length {
                 return Err(FormatError::damaged(
@@ -91,6 +98,7 @@ impl<B: AsRef<[u8]>> View<B> {
             header,
             meta,
             sections,
+            checksums: checksums(&footer.blobs),
             config,
             id: IndexId::next(),
             squares: OnceLock::new(),

@@ -11,7 +11,8 @@ use crate::create::ProgressFn;
 use crate::rows::columns::ColumnCache;
 use crate::rows::filter::FilterCache;
 use crate::rows::footer::FooterCache;
-use crate::sidecar::{SidecarOptions, SidecarStore};
+use crate::rows::memory::take_to_keep;
+use crate::sidecar::{MemoryGrant, MemorySource, SidecarOptions, SidecarStore};
 
 /// The caches behind one [`register`](crate::register).
 pub(crate) struct Shared {
@@ -24,18 +25,30 @@ pub(crate) struct Shared {
     /// Open sidecars.
     pub sidecars: Arc<SidecarStore>,
     progress: RwLock<Option<ProgressFn>>,
+    pool: Arc<dyn MemoryPool>,
 }
 
 impl Shared {
     /// Caches that register their memory with this pool.
     pub(crate) fn new(pool: Arc<dyn MemoryPool>) -> Self {
         Self {
-            footers: FooterCache::new(pool),
+            footers: FooterCache::new(Arc::clone(&pool)),
             columns: ColumnCache::new(HnswOptions::default().column_cache_size as u64),
             filters: FilterCache::new(HnswOptions::default().filter_cache_size as u64),
             sidecars: SidecarStore::new(SidecarOptions::default()),
             progress: RwLock::new(None),
+            pool,
         }
+    }
+
+    /// The memory of sidecars that are read to the heap. They are kept, so they may take what caches may.
+    pub(crate) fn memory_for_sidecars(&self) -> MemorySource {
+        let pool = Arc::clone(&self.pool);
+        MemorySource::new(move |bytes| {
+            let bytes = usize::try_from(bytes).ok()?;
+            let held = take_to_keep(&pool, "sidecars in memory", bytes)?;
+            Some(Box::new(held) as MemoryGrant)
+        })
     }
 
     /// The caches of a session that the extension was registered on.

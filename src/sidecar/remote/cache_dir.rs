@@ -4,7 +4,7 @@
 //! current. Several processes share the directory: a copy appears by rename, is being written under a locked name,
 //! and may be removed while others have it mapped.
 
-use std::fs::{DirBuilder, File};
+use std::fs::{DirBuilder, File, FileTimes, Metadata};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -62,10 +62,11 @@ impl CacheDir {
             let _ = std::fs::remove_file(&place);
             return None;
         }
-        let used = meta.modified().ok().and_then(|at| at.elapsed().ok());
+        let used = last_use(&meta).elapsed().ok();
         if used.is_none_or(|ago| ago > TOUCH) {
-            // The time of last use; access times are often switched off.
-            let _ = copy.set_modified(SystemTime::now());
+            // Noted here, as the system often does not. The time of modification tells whether the bytes are still those
+            // that were checked.
+            let _ = copy.set_times(FileTimes::new().set_accessed(SystemTime::now()));
         }
         Some(copy)
     }
@@ -103,11 +104,7 @@ impl CacheDir {
                 Some(EXTENSION) => {
                     let Ok(meta) = entry.metadata() else { continue };
                     total = total.saturating_add(meta.len());
-                    copies.push((
-                        meta.modified().unwrap_or(SystemTime::UNIX_EPOCH),
-                        path,
-                        meta.len(),
-                    ));
+                    copies.push((last_use(&meta), path, meta.len()));
                 }
                 _ => {}
             }
@@ -126,6 +123,11 @@ impl CacheDir {
         }
         removed
     }
+}
+
+/// When a copy was last used.
+fn last_use(meta: &Metadata) -> SystemTime {
+    meta.accessed().unwrap_or(SystemTime::UNIX_EPOCH)
 }
 
 /// Where copies go when nobody says: the user's cache directory, or else the one for temporary files.
@@ -154,7 +156,7 @@ mod tests {
         claim.put_in_place(&cache.place(key)).expect("a rename");
         let then = SystemTime::now() - Duration::from_secs(age);
         File::open(cache.place(key))
-            .and_then(|file| file.set_modified(then))
+            .and_then(|file| file.set_times(FileTimes::new().set_accessed(then)))
             .expect("ours");
     }
 

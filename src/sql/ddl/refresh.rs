@@ -14,6 +14,7 @@ use super::command::Command;
 use super::create_index::CreateIndexCommand;
 use super::option_list::OptionList;
 use super::targets::{locations, parquet_table};
+use crate::sidecar::Reason;
 use crate::sql::shared::Shared;
 
 /// Refreshes all indexes of one table, with the parameters that they were built with.
@@ -63,6 +64,18 @@ impl Command for RefreshCommand {
                     if_not_exists: Some(true),
                     ..OptionList::default()
                 });
+        }
+        // A sidecar that does not open cannot say how it was built: as its siblings were, or by the settings.
+        for entry in entries.iter().filter(|entry| entry.location.is_some()) {
+            let (Err(Reason::Damaged { .. }), Some(column)) = (&entry.opened, entry.name.column()) else {
+                continue;
+            };
+            let metric = entry.name.metric.name();
+            indexes.entry((column, metric)).or_insert_with(|| OptionList {
+                metric: Some(metric),
+                if_not_exists: Some(true),
+                ..OptionList::default()
+            });
         }
         let mut summaries = vec![];
         for ((column, _), options) in indexes {

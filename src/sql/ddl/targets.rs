@@ -15,7 +15,7 @@ use crate::rows::scan::{TableFiles, is_parquet_listing};
 use crate::rows::vectors::item_type;
 use crate::sidecar::Location;
 use crate::sql::options::HnswOptions;
-use crate::sql::search::files::{LOOKUPS_AT_ONCE, identity, location, sidecar_dir};
+use crate::sql::search::files::{LOOKUPS_AT_ONCE, apply_settings, identity, location, sidecar_dir};
 use crate::sql::search::table::VectorTable;
 use crate::sql::shared::Shared;
 
@@ -101,9 +101,7 @@ pub(crate) async fn files(
     };
     let shared = Shared::of(state)?;
     let options = HnswOptions::of(state.config_options());
-    shared
-        .sidecars
-        .set_cache(options.cache_dir(), options.cache_size as u64);
+    apply_settings(&shared, &options);
     let dir = sidecar_dir(&options, state.runtime_env())?;
     let store = state.runtime_env().object_store(files.store_url())?;
     let look = async |file: PartitionedFile| {

@@ -12,8 +12,8 @@ use object_store::ObjectStore;
 use crate::format::SourceIdentity;
 use crate::rows::footer::{Footer, SourceFile};
 use crate::rows::scan::TableFiles;
-use crate::sidecar::{Location, Lookup, Reason, Sidecar, SidecarDir};
-use crate::sql::options::{HnswOptions, Mode};
+use crate::sidecar::{Allowance, Care, Load, Location, Lookup, Reason, Sidecar, SidecarDir};
+use crate::sql::options::{HnswOptions, LoadMode, Mode};
 use crate::sql::recognize::order_by::KnnRequest;
 use crate::sql::shared::Shared;
 
@@ -36,14 +36,22 @@ pub(crate) struct SearchFile {
 }
 
 impl SearchFile {
+    /// The index through which its nearest rows are found, unless that was found to be damaged since the search was
+    /// planned.
+    pub(crate) fn index(&self) -> Option<&Arc<Sidecar>> {
+        match &self.strategy {
+            Strategy::Index(sidecar) if sidecar.damage().is_none() => Some(sidecar),
+            Strategy::Index(_) | Strategy::Exact(_) => None,
+        }
+    }
+
     /// None of its rows with an indexed vector is nearer to the query than this; see [`Ball`](crate::sidecar::Ball).
     pub(crate) fn at_least(&self, request: &KnnRequest, query: &[f64]) -> f64 {
-        match &self.strategy {
-            Strategy::Index(sidecar) => sidecar.ball().map_or(f64::NEG_INFINITY, |ball| {
+        self.index()
+            .and_then(|sidecar| sidecar.ball())
+            .map_or(f64::NEG_INFINITY, |ball| {
                 ball.at_least(request.distance.metric(), query)
-            }),
-            Strategy::Exact(_) => f64::NEG_INFINITY,
-        }
+            })
     }
 }
 
@@ -129,8 +137,19 @@ pub(crate) async fn plan_files(
             .list_ahead(places, &request.column_name, metric)
             .await;
     }
+    let allowance = Allowance::default();
     let planned = futures::stream::iter(table.files().cloned())
-        .map(|file| plan_file(shared, table, Arc::clone(&store), file, request, sidecars))
+        .map(|file| {
+            plan_file(
+                shared,
+                table,
+                Arc::clone(&store),
+                file,
+                request,
+                sidecars,
+                &allowance,
+            )
+        })
         .buffered(LOOKUPS_AT_ONCE)
         .try_collect::<Vec<Option<SearchFile>>>()
         .await?;
@@ -144,6 +163,7 @@ async fn plan_file(
     file: PartitionedFile,
     request: &KnnRequest,
     sidecars: &Sidecars,
+    allowance: &Allowance,
 ) -> Result<Option<SearchFile>> {
     let source = SourceFile::new(store, table.store_url().clone(), file.object_meta.clone());
     if !source.is_as_listed() {
@@ -160,7 +180,13 @@ async fn plan_file(
             let identity = identity(&source, &footer);
             match shared
                 .sidecars
-                .lookup(&location, &request.column_name, metric, &identity)
+                .lookup_with(
+                    &location,
+                    &request.column_name,
+                    metric,
+                    &identity,
+                    Care::Quick(allowance),
+                )
                 .await
             {
                 Lookup::Fresh(sidecar) => Strategy::Index(sidecar),
@@ -175,6 +201,17 @@ async fn plan_file(
         strategy,
         load: start.elapsed(),
     }))
+}
+
+/// Tells the store of sidecars how the session wants them to be opened and kept.
+pub(crate) fn apply_settings(shared: &Shared, options: &HnswOptions) {
+    let sidecars = &shared.sidecars;
+    sidecars.set_cache(options.cache_dir(), options.cache_size as u64);
+    let load = match options.load {
+        LoadMode::Mmap => Load::Mmap,
+        LoadMode::Memory => Load::Memory(shared.memory_for_sidecars()),
+    };
+    sidecars.set_load(&load, options.verify_wait as u64);
 }
 
 /// Where the sidecars of a file are.
