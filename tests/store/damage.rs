@@ -65,7 +65,7 @@ fn queries() -> Vec<String> {
 fn functions() -> Vec<String> {
     vec![
         format!("SELECT id, v, _distance FROM vector_search('t', 'v', {QUERY}, 8, 'metric=l2, ef_search=1000') ORDER BY _distance, id"),
-        "SELECT q.id AS q, t.id, t.v, _distance FROM vector_join('q', 'v', 't', 'v', 3, 'metric=l2') ORDER BY 1, 4, 2".to_owned(),
+        "SELECT id, t_id, t_v, _distance FROM vector_join('q', 'v', 't', 'v', 3, 'metric=l2') ORDER BY id, _distance, t_id".to_owned(),
     ]
 }
 
