@@ -18,6 +18,8 @@ mod rows;
 pub mod sidecar;
 #[cfg(feature = "datafusion")]
 pub mod sql;
+#[cfg(feature = "store")]
+mod stamp;
 
 #[cfg(feature = "datafusion")]
 pub use create::{IndexPhase, IndexProgress, ProgressFn};

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 /// within a room what the room may import.
 const MAP: &[(&str, &[&str])] = &[
     ("id", &[]),
+    ("stamp", &[]),
     // The engine: no I/O, no Arrow, no DataFusion.
     ("hnsw", &["id"]),
     ("hnsw/kernels", &["hnsw/ids"]),
@@ -70,7 +71,7 @@ const MAP: &[(&str, &[&str])] = &[
     ("format", &["id", "hnsw"]),
     ("loader", &["id", "hnsw", "format"]),
     // Where sidecars live.
-    ("sidecar", &["id", "hnsw", "format", "loader"]),
+    ("sidecar", &["id", "stamp", "hnsw", "format", "loader"]),
     // The Parquet end.
     ("rows", &["id", "hnsw"]),
     // The BUILD sentence, and the QUERY sentence.

@@ -75,6 +75,7 @@
 //! ([`View::row_agrees`]), and a search that comes upon bytes that contradict each other says so.
 
 mod about;
+mod checksum;
 mod layout;
 mod meta;
 mod puffin;
@@ -86,9 +87,9 @@ mod write;
 
 use std::io;
 
+pub use checksum::Checksum;
 pub use layout::VERSION;
 pub use meta::{SidecarMeta, SourceIdentity};
-pub use verify::Checksum;
 pub use view::View;
 pub use write::write;
 

@@ -1,53 +1,12 @@
 //! Checking all that a sidecar holds, which opening it does not.
 
-use std::ops::Range;
-
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::FormatError;
-use super::puffin::{BLOB_CHECKSUM, Blob};
 use super::section::Section;
-use super::view::{View, blob_place};
+use super::view::View;
 use crate::hnsw::raw::reachable;
 use crate::id::RowId;
-
-/// What the bytes of a blob must hash to.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Checksum {
-    /// The section that the blob belongs to.
-    pub section: &'static str,
-    /// Where its bytes lie in the file.
-    pub place: Range<usize>,
-    /// Their xxh3-64.
-    pub sum: u64,
-}
-
-impl Checksum {
-    /// An error if the bytes hash to something else.
-    ///
-    /// # Errors
-    ///
-    /// Names the section.
-    pub fn check(&self, sum: u64) -> Result<(), FormatError> {
-        if sum == self.sum {
-            return Ok(());
-        }
-        Err(FormatError::damaged(self.section, "the checksum does not agree"))
-    }
-}
-
-/// The checksums that a footer lists. One that makes no sense becomes one that no bytes agree with.
-pub(super) fn checksums(blobs: &[Blob]) -> Vec<Checksum> {
-    let of = |blob: &Blob| {
-        let text = blob.properties.get(BLOB_CHECKSUM)?;
-        let place = blob_place(blob, usize::MAX).unwrap_or_default();
-        let sum = u64::from_str_radix(text, 16).ok();
-        let (place, sum) = sum.map_or((0..0, 0), |sum| (place, sum));
-        let section = section_name(&blob.r#type);
-        Some(Checksum { section, place, sum })
-    };
-    blobs.iter().filter_map(of).collect()
-}
 
 impl<B: AsRef<[u8]>> View<B> {
     /// The checksums of all blobs, in the order of the file: for callers that read the file themselves.
@@ -149,11 +108,4 @@ impl<B: AsRef<[u8]>> View<B> {
         }
         Ok(())
     }
-}
-
-fn section_name(blob_type: &str) -> &'static str {
-    Section::ALL
-        .into_iter()
-        .find(|section| section.blob_type() == blob_type)
-        .map_or("further blob", Section::name)
 }

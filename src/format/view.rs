@@ -6,11 +6,11 @@ use std::ops::Range;
 use std::sync::OnceLock;
 
 use super::FormatError;
+use super::checksum::{Checksum, checksums};
 use super::layout::Header;
 use super::meta::SidecarMeta;
 use super::puffin::{Blob, Footer};
 use super::section::Section;
-use super::verify::{Checksum, checksums};
 use crate::hnsw::raw::{
     Clusters, CodeMetric, CodeRows, Codebook, Groups, IndexId, Le32, Links, NodeRows, Parts, Vectors,
     as_floats, range, search,
@@ -279,7 +279,7 @@ fn locate(blobs: &[Blob], section: Section, end: usize) -> Result<Range<usize>, 
     place.map_or_else(|| damaged("missing"), Ok)
 }
 
-pub(super) fn blob_place(blob: &Blob, end: usize) -> Option<Range<usize>> {
+fn blob_place(blob: &Blob, end: usize) -> Option<Range<usize>> {
     let begin = usize::try_from(blob.offset).ok()?;
     let until = begin.checked_add(usize::try_from(blob.length).ok()?)?;
     (until <= end).then_some(begin..until)

@@ -14,9 +14,9 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use xxhash_rust::xxh3::Xxh3;
 
-use super::open_cache::Stamp;
 use super::reason::Reason;
 use crate::format::{Checksum, FormatError};
+use crate::stamp::Stamp;
 
 /// Bytes that are read and hashed at a time: they stay in a core's cache in between.
 const PIECE: usize = 256 << 10;

@@ -17,6 +17,7 @@ use crate::format::{FormatError, SourceIdentity, View};
 use crate::hnsw::{SearchError, SearchOptions, SearchOutcome, VectorMetric};
 use crate::id::RowId;
 use crate::loader::{HeapLoader, LoadError, SidecarBytes, open_mapped};
+use crate::stamp::Stamp;
 
 /// A sidecar that is open: where it lies or in its local copy, mapped or read to memory.
 ///
@@ -132,7 +133,7 @@ impl Sidecar {
         if !self.is_in_memory()
             && std::fs::metadata(&self.path).is_ok_and(|meta| {
                 let now = self.loaded_from.stamp(&meta);
-                now.is_same_inode(&self.stamp) && now != self.stamp
+                now.is_same_file(&self.stamp) && now != self.stamp
             })
         {
             self.is_changed.store(true, Ordering::Release);
@@ -318,55 +319,11 @@ pub(crate) fn load_reason(error: LoadError) -> Reason {
     }
 }
 
-/// What tells a file from the one that had its name before.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Stamp {
-    len: u64,
-    modified: Option<std::time::SystemTime>,
-    inode: (u64, u64, i64, i64),
-}
-
-impl Stamp {
-    pub(crate) fn of(meta: &Metadata) -> Self {
-        #[cfg(unix)]
-        let inode = {
-            use std::os::unix::fs::MetadataExt;
-            (meta.dev(), meta.ino(), meta.ctime(), meta.ctime_nsec())
-        };
-        #[cfg(not(unix))]
-        let inode = (0, 0, 0, 0);
-        Self {
-            len: meta.len(),
-            modified: meta.modified().ok(),
-            inode,
-        }
-    }
-
-    /// The same of a file whose time of last use others note, which counts as a change of it.
-    pub(crate) fn of_copy(meta: &Metadata) -> Self {
-        let mut stamp = Self::of(meta);
-        (stamp.inode.2, stamp.inode.3) = (0, 0);
-        stamp
-    }
-
-    /// Whether both are of one file, changed or not.
-    pub(crate) fn is_same_inode(&self, other: &Self) -> bool {
-        (self.inode.0, self.inode.1) == (other.inode.0, other.inode.1)
-    }
-
-    /// Whether the file was written so long ago that a further change gives it another time: clocks of file systems
-    /// tick every few milliseconds, some every two seconds.
-    pub(crate) fn is_settled(&self) -> bool {
-        let age = self.modified.and_then(|at| at.elapsed().ok());
-        age.is_some_and(|age| age > std::time::Duration::from_secs(2))
-    }
-}
-
 impl LoadedFrom {
     fn stamp(self, meta: &Metadata) -> Stamp {
         match self {
             LoadedFrom::Local => Stamp::of(meta),
-            LoadedFrom::Cache | LoadedFrom::Fetched => Stamp::of_copy(meta),
+            LoadedFrom::Cache | LoadedFrom::Fetched => Stamp::of(meta).without_change_time(),
         }
     }
 }

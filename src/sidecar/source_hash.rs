@@ -13,8 +13,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use xxhash_rust::xxh3::Xxh3;
 
-use super::open_cache::Stamp;
 use crate::sidecar::remote::download::blocking;
+use crate::stamp::Stamp;
 
 /// The property of a sidecar that holds the xxh3-128 of its source, in hexadecimal.
 pub(crate) const CONTENT_HASH: &str = "content-hash";

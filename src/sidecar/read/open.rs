@@ -8,7 +8,7 @@ use std::time::Instant;
 use object_store::ObjectMeta;
 use tracing::Instrument;
 
-use crate::sidecar::open_cache::{LoadedFrom, Sidecar, Stamp, io_reason};
+use crate::sidecar::open_cache::{LoadedFrom, Sidecar, io_reason};
 use crate::sidecar::options::{Load, SidecarOptions};
 use crate::sidecar::place::location::{Home, RemoteDir};
 use crate::sidecar::place::name::SidecarName;
@@ -18,6 +18,7 @@ use crate::sidecar::remote::cache_dir::{CacheDir, default_root};
 use crate::sidecar::remote::download::{Copy, FetchError, blocking, copy_key, fetch};
 use crate::sidecar::remote::listing_cache::Patience;
 use crate::sidecar::store::{REMEMBERED, SidecarStore};
+use crate::stamp::Stamp;
 
 impl SidecarStore {
     /// Opens a sidecar by its place, whatever it is the index of.

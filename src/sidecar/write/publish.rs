@@ -19,12 +19,12 @@ use crate::sidecar::ball::{BALL, Ball};
 use crate::sidecar::error::StoreError;
 use crate::sidecar::local::part_file::Claim;
 use crate::sidecar::local::unfinished::{Missing, claim_local, write_and_rename};
-use crate::sidecar::open_cache::Stamp;
 use crate::sidecar::place::location::{Home, Location, RemoteDir};
 use crate::sidecar::place::name::SidecarName;
 use crate::sidecar::remote::download::blocking;
 use crate::sidecar::source_hash::{self, CONTENT_HASH};
 use crate::sidecar::store::SidecarStore;
+use crate::stamp::Stamp;
 
 /// A sidecar that was published.
 #[derive(Clone, Debug, PartialEq, Eq)]
