@@ -58,6 +58,19 @@ impl Stamp {
         } == *self
     }
 
+    /// Whether both describe one file, changed or not.
+    pub(crate) fn is_same_file(&self, other: &Self) -> bool {
+        (self.device, self.inode) == (other.device, other.inode)
+    }
+
+    /// The stamp of a file whose time of last use others note, which counts as a change of it but not of its bytes.
+    pub(crate) fn without_change_time(self) -> Self {
+        Self {
+            changed: None,
+            ..self
+        }
+    }
+
     /// Whether every change from now on will show in the times of the file. A file that was changed a moment ago may
     /// be changed again and keep its times.
     pub(crate) fn is_settled(&self) -> bool {

@@ -475,3 +475,55 @@ fn an_index_is_as_private_as_its_file_and_is_written_to_nothing_that_lies_in_its
         "{err}"
     );
 }
+
+/// A bit of a stored vector flips: the answer is the one without an index, and every statement says why.
+#[test]
+fn a_damaged_index_changes_no_answer_and_is_told_of_and_mended() {
+    let dir = workplace();
+    let table =
+        "CREATE EXTERNAL TABLE packages STORED AS PARQUET LOCATION 'examples/data/packages.parquet'; ";
+    let query = "SELECT package, array_to_string(embedding, ' ') AS v, cosine_distance(embedding, (SELECT embedding FROM packages \
+                 WHERE package = 'gnuchess')) AS d FROM packages ORDER BY d, package LIMIT 10";
+    let ask = |statements: &str| {
+        let (ok, out, err) = run(
+            &dir,
+            &["-q", "--format", "csv", "-c", &format!("{table}{statements}")],
+        );
+        assert!(ok, "{statements}\n{out}\n{err}");
+        out
+    };
+    let create = "CREATE INDEX IF NOT EXISTS i ON packages USING hnsw (embedding); ";
+    ask(create);
+    let expected = ask(&format!("SET hnsw.mode = 'off'; {query}"));
+    let mut found = vec![];
+    let mut folders = vec![dir.path().join("examples")];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).expect("a folder") {
+            let path = entry.expect("an entry").path();
+            match path.is_dir() {
+                true => folders.push(path),
+                false if path.extension().is_some_and(|ending| ending == "hnsw") => found.push(path),
+                false => {}
+            }
+        }
+    }
+    let [sidecar] = found.as_slice() else {
+        panic!("one sidecar, not {found:?}")
+    };
+    // The vectors are most of the file, and end near its end.
+    let mut bytes = fs::read(sidecar).expect("it was written");
+    let place = bytes.len() * 3 / 4;
+    bytes[place] ^= 0x40;
+    fs::write(sidecar, &bytes).expect("it can be written");
+    assert_eq!(ask(&format!("SET hnsw.ef_search = 10000; {query}")), expected);
+    for statement in [
+        &format!("EXPLAIN FORMAT INDENT {query}"),
+        "SELECT state, reason FROM hnsw_indexes()",
+    ] {
+        let told = ask(statement);
+        assert!(told.contains("damaged:vectors"), "{told}");
+    }
+    ask("SELECT * FROM hnsw_refresh('packages')");
+    let told = ask("SELECT state FROM hnsw_indexes()");
+    assert!(told.contains("fresh"), "{told}");
+}

@@ -11,6 +11,9 @@ mod child;
 mod conformance;
 #[path = "store/crash.rs"]
 mod crash;
+#[cfg(feature = "datafusion")]
+#[path = "store/damage.rs"]
+mod damage;
 #[path = "store/faults.rs"]
 mod faults;
 #[path = "store/fuzz.rs"]

@@ -96,6 +96,11 @@ impl<B: AsRef<[u8]>> View<B> {
             .collect()
     }
 
+    /// The whole file.
+    pub fn as_bytes(&self) -> &[u8] {
+        self.bytes.as_ref()
+    }
+
     /// Bytes of the whole file.
     pub fn size(&self) -> usize {
         self.bytes.as_ref().len()

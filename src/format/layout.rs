@@ -199,6 +199,11 @@ impl Header {
                 "impossible length of a code",
             ),
             (
+                // Sums of squared differences of two codes then stay below 2^31.
+                self.code_kind == 0 || self.code_stride as usize <= MAX_CODE_DIM,
+                "a code is too long",
+            ),
+            (
                 self.code_kind == 0
                     || (self.code_scale.is_finite() && self.code_scale > 0.0 && self.code_offset.is_finite()),
                 "impossible scale of codes",
@@ -266,5 +271,48 @@ impl Fields<'_> {
 
     fn u64(&mut self) -> u64 {
         u64::from_le_bytes(self.take())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Sums over longer codes would not fit into the 32 bits that the kernels add them in.
+    #[test]
+    fn no_code_is_longer_than_the_longest_that_is_written() {
+        let header = |dim: usize, stride: usize| Header {
+            metric: VectorMetric::Euclidean,
+            dim: u32::try_from(dim).expect("small"),
+            m: 4,
+            ef_construction: 10,
+            stored: StoredVectors::F32,
+            seed: 0,
+            rows: 1,
+            slots: 1,
+            linked: 1,
+            nulls: 0,
+            zeros: 0,
+            unindexable: 0,
+            code_kind: 1,
+            code_stride: u32::try_from(stride).expect("small"),
+            code_offset: 0.0,
+            code_scale: 1.0,
+            max_norm: 1.0,
+            levels: vec![1],
+            clusters: 0,
+            group: 0,
+        };
+        let longest = crate::hnsw::MAX_CODE_DIM;
+        assert!(255 * 255 * longest < 1 << 31);
+        for (dim, stride, fits) in [
+            (longest, longest, true),
+            (20, 64, true),
+            (longest, longest + 1, false),
+            (30_000, 37_564, false),
+        ] {
+            let bytes = header(dim, stride).to_bytes();
+            assert_eq!(Header::from_bytes(&bytes).is_ok(), fits, "{dim} {stride}");
+        }
     }
 }

@@ -21,6 +21,8 @@
 //!        .   datafusion-hnsw-rows-v1       rows x u32              slot of each row, or 0xFFFFFFFF
 //!        .   datafusion-hnsw-lists-v1      NULL rows, zero rows, unindexable rows, x u32 each, ascending
 //!        .   datafusion-hnsw-vectors-v1    slots x dim x f32 (f16) vectors, in the order of the slots
+//!        .   datafusion-hnsw-row-sums-v1   rows x u32              checksum of each row's vector; only if
+//!                                                                  vectors are f32
 //!      end   Puffin footer: "PFA1", JSON, its length (u32), 0 (u32), "PFA1"
 //! ```
 //!
@@ -33,6 +35,10 @@
 //! - *Groups* are runs of as many clusters as the header says; the last may have fewer. Only many clusters are grouped.
 //! - *Slots* are places in the vectors section: the nodes, then the zero and unindexable rows, ascending
 //!   by row.
+//! - The checksum of a row's vector is the low half of the xxh3-64 of the vector's bytes, seeded with the number of
+//!   the row; of no bytes for a row without a vector. It guards the few rows of an answer whose vectors are given out
+//!   from the sidecar, before the whole file has been checked. Sidecars from before there were such checksums have
+//!   none: their vectors are given out once the whole file has been checked.
 //! - A list of neighbors ends at its first `0xFFFFFFFF`, or when it is full.
 //! - A section longer than 1 GiB continues in further blobs of its type, each beginning where the one
 //!   before ends.
@@ -59,11 +65,21 @@
 //!
 //! Each blob has its xxh3-64 in the property `xxh3-64`; the footer has its own in `footer-xxh3-64`,
 //! computed with zeros in its place.
+//!
+//! # What is checked when
+//!
+//! [`View::open`] checks the footer and the header. The lists are small and every search reads them, so they are
+//! checked before the first one ([`View::verify_lists`]). The other blobs are checked as a whole, against
+//! [`View::checksums`], by whoever keeps the file: at once where that is quick, otherwise soon after its first use.
+//! Until then damage there can cost recall, but each vector that is given out is checked by itself
+//! ([`View::row_agrees`]), and a search that comes upon bytes that contradict each other says so.
 
 mod about;
+mod checksum;
 mod layout;
 mod meta;
 mod puffin;
+mod row_sums;
 mod section;
 mod verify;
 mod view;
@@ -71,6 +87,7 @@ mod write;
 
 use std::io;
 
+pub use checksum::Checksum;
 pub use layout::VERSION;
 pub use meta::{SidecarMeta, SourceIdentity};
 pub use view::View;

@@ -2,6 +2,7 @@
 
 use super::FormatError;
 use super::layout::{HEADER, Header};
+use crate::hnsw::StoredVectors;
 use crate::hnsw::raw::vector_stride;
 
 /// Sections begin at multiples of this.
@@ -20,10 +21,11 @@ pub(super) enum Section {
     Rows,
     Lists,
     Vectors,
+    RowSums,
 }
 
 impl Section {
-    pub(super) const ALL: [Self; 10] = [
+    pub(super) const ALL: [Self; 11] = [
         Self::Header,
         Self::Codes,
         Self::Links,
@@ -34,6 +36,7 @@ impl Section {
         Self::Rows,
         Self::Lists,
         Self::Vectors,
+        Self::RowSums,
     ];
 
     /// The name in messages and reason codes.
@@ -49,12 +52,18 @@ impl Section {
             Self::Rows => "rows",
             Self::Lists => "lists",
             Self::Vectors => "vectors",
+            Self::RowSums => "row-sums",
         }
     }
 
     /// Whether indexes that do not have its content do without the blob.
     pub(super) const fn is_optional(self) -> bool {
-        matches!(self, Self::Clusters | Self::Groups)
+        matches!(self, Self::Clusters | Self::Groups | Self::RowSums)
+    }
+
+    /// Whether sidecars written before there was such a section are read without it.
+    pub(super) const fn is_later_addition(self) -> bool {
+        matches!(self, Self::RowSums)
     }
 
     /// The type of the blob.
@@ -99,6 +108,9 @@ impl Header {
                 u64::from(self.slots),
                 vector_stride(self.stored, self.dim as usize) as u64,
             ),
+            // Halves are never served, so nothing but the section's own checksum guards them.
+            Section::RowSums if self.stored != StoredVectors::F32 => (0, 0),
+            Section::RowSums => (self.rows, 4),
         };
         count
             .checked_mul(each)

@@ -3,12 +3,18 @@
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::FormatError;
-use super::puffin::{BLOB_CHECKSUM, Footer};
+use super::checksum::Checksum;
 use super::section::Section;
-use super::view::{View, blob_place};
+use super::view::View;
 use crate::hnsw::raw::reachable;
+use crate::id::RowId;
 
 impl<B: AsRef<[u8]>> View<B> {
+    /// The checksums of all blobs, in the order of the file: for callers that read the file themselves.
+    pub fn checksums(&self) -> &[Checksum] {
+        &self.checksums
+    }
+
     /// Checks everything: the checksum of every blob, every link and row number, and that layer 0 leads
     /// from the entry point to every node. Reads the whole file.
     ///
@@ -16,17 +22,28 @@ impl<B: AsRef<[u8]>> View<B> {
     ///
     /// Names the first section that is not as it was written.
     pub fn verify(&self) -> Result<(), FormatError> {
-        let file = self.bytes.as_ref();
-        let (footer, end) = Footer::from_file(file)?;
-        for blob in &footer.blobs {
-            let damaged = |reason| FormatError::damaged(section_name(&blob.r#type), reason);
-            let place = blob_place(blob, end).ok_or_else(|| damaged("outside of the file"))?;
-            let claimed = blob.properties.get(BLOB_CHECKSUM);
-            if claimed.is_some_and(|claimed| *claimed != format!("{:016x}", xxh3_64(&file[place]))) {
-                return Err(damaged("the checksum does not agree"));
-            }
-        }
+        self.verify_checksums(|_| true)?;
         self.verify_content()
+    }
+
+    /// Checks the lists of rows without a node, which every search reads to their end: their checksum, and that they
+    /// name rows of the file in ascending order.
+    ///
+    /// # Errors
+    ///
+    /// If they are not as they were written.
+    pub fn verify_lists(&self) -> Result<(), FormatError> {
+        self.verify_checksums(|section| section == Section::Lists.name())?;
+        self.verify_list_content()
+    }
+
+    fn verify_checksums(&self, wanted: impl Fn(&str) -> bool) -> Result<(), FormatError> {
+        let file = self.bytes.as_ref();
+        for checksum in self.checksums.iter().filter(|checksum| wanted(checksum.section)) {
+            let bytes = file.get(checksum.place.clone()).unwrap_or_default();
+            checksum.check(xxh3_64(bytes))?;
+        }
+        Ok(())
     }
 
     fn verify_content(&self) -> Result<(), FormatError> {
@@ -69,6 +86,19 @@ impl<B: AsRef<[u8]>> View<B> {
         {
             return damaged(Section::Clusters, "a node has no cell, or several");
         }
+        for row in 0..self.rows() {
+            if !self.row_agrees(RowId::new(row)) {
+                return damaged(
+                    Section::RowSums,
+                    "the vector of a row is not the one that was stored for it",
+                );
+            }
+        }
+        self.verify_list_content()
+    }
+
+    fn verify_list_content(&self) -> Result<(), FormatError> {
+        let damaged = |section: Section, reason: &str| Err(FormatError::damaged(section.name(), reason));
         for which in 0..3 {
             let list = self.list(which);
             let rows: Vec<u32> = list.iter().map(|&row| u32::from_le_bytes(row)).collect();
@@ -79,11 +109,4 @@ impl<B: AsRef<[u8]>> View<B> {
         }
         Ok(())
     }
-}
-
-fn section_name(blob_type: &str) -> &'static str {
-    Section::ALL
-        .into_iter()
-        .find(|section| section.blob_type() == blob_type)
-        .map_or("further blob", Section::name)
 }

@@ -6,6 +6,7 @@ use std::ops::Range;
 use std::sync::OnceLock;
 
 use super::FormatError;
+use super::checksum::{Checksum, checksums};
 use super::layout::Header;
 use super::meta::SidecarMeta;
 use super::puffin::{Blob, Footer};
@@ -24,6 +25,8 @@ pub struct View<B> {
     pub(super) meta: SidecarMeta,
     /// Where each section's content lies, in the order of [`Section::ALL`].
     sections: [Range<usize>; Section::ALL.len()],
+    /// The checksums in the footer, in the order of the file.
+    pub(super) checksums: Vec<Checksum>,
     pub(super) config: HnswConfig,
     id: IndexId,
     /// See [`Clusters::squares`].
@@ -68,6 +71,10 @@ impl<B: AsRef<[u8]>> View<B> {
             if section.is_optional() && length == 0 {
                 continue;
             }
+            let is_there = || footer.blobs.iter().any(|blob| blob.r#type == section.blob_type());
+            if section.is_later_addition() && !is_there() {
+                continue;
+            }
             let blob = locate(&footer.blobs, section, end)?;
             if blob.len() < length {
                 return Err(FormatError::damaged(
@@ -91,6 +98,7 @@ impl<B: AsRef<[u8]>> View<B> {
             header,
             meta,
             sections,
+            checksums: checksums(&footer.blobs),
             config,
             id: IndexId::next(),
             squares: OnceLock::new(),
@@ -271,7 +279,7 @@ fn locate(blobs: &[Blob], section: Section, end: usize) -> Result<Range<usize>, 
     place.map_or_else(|| damaged("missing"), Ok)
 }
 
-pub(super) fn blob_place(blob: &Blob, end: usize) -> Option<Range<usize>> {
+fn blob_place(blob: &Blob, end: usize) -> Option<Range<usize>> {
     let begin = usize::try_from(blob.offset).ok()?;
     let until = begin.checked_add(usize::try_from(blob.length).ok()?)?;
     (until <= end).then_some(begin..until)

@@ -8,6 +8,7 @@ use xxhash_rust::xxh3::Xxh3;
 use super::layout::Header;
 use super::meta::SidecarMeta;
 use super::puffin::{BLOB_CHECKSUM, Blob, Footer, MAGIC};
+use super::row_sums::row_sum;
 use super::section::{ALIGN, Section};
 use crate::hnsw::HnswIndex;
 use crate::hnsw::raw::CodeMetric;
@@ -71,6 +72,12 @@ pub fn write(index: &HnswIndex, meta: &SidecarMeta, out: &mut impl Write) -> io:
                 let vectors = index.vectors();
                 for slot in 0..header.slots {
                     file.put(vectors.row(slot).unwrap_or_default())?;
+                }
+            }
+            Section::RowSums => {
+                let parts = index.parts();
+                for row in 0..header.rows {
+                    file.put(&row_sum(&parts, row).to_le_bytes())?;
                 }
             }
         }

@@ -6,6 +6,7 @@
 
 mod ball;
 mod error;
+mod integrity;
 mod local;
 mod open_cache;
 mod options;
@@ -16,17 +17,23 @@ mod redact;
 mod remote;
 mod source_hash;
 mod store;
+mod verifier;
 mod write;
 
 pub use ball::Ball;
 pub use error::StoreError;
 pub use open_cache::{LoadedFrom, Sidecar};
-pub use options::{DEFAULT_CACHE_SIZE, DEFAULT_MAX_OPEN, SidecarOptions};
+pub use options::{
+    DEFAULT_CACHE_SIZE, DEFAULT_MAX_OPEN, DEFAULT_VERIFY_WAIT, Load, MemoryGrant, MemorySource,
+    SidecarOptions,
+};
 pub use place::home::SidecarDir;
 pub use place::location::Location;
 pub use place::name::SidecarName;
 pub use read::entry::SidecarEntry;
 pub use read::lookup::Lookup;
+#[cfg(feature = "datafusion")]
+pub(crate) use read::verify::{Allowance, Care};
 pub use reason::{Reason, Stale};
 pub use store::{SidecarStore, StoreStats};
 pub use write::publish::{BuildLease, Published};

@@ -5,25 +5,38 @@ use std::fmt;
 use std::fs::File;
 use std::io;
 use std::ops::Deref;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::ball::{BALL, Ball};
+use super::integrity::{Bytes, Integrity};
+use super::options::{Load, MemoryGrant};
 use super::reason::{Reason, compare};
-use crate::format::{FormatError, SourceIdentity};
+use crate::format::{FormatError, SourceIdentity, View};
 use crate::hnsw::{SearchError, SearchOptions, SearchOutcome, VectorMetric};
-use crate::loader::{LoadError, MappedIndex, MmapLoader};
+use crate::id::RowId;
+use crate::loader::{HeapLoader, LoadError, SidecarBytes, open_mapped};
 use crate::stamp::Stamp;
 
-/// A sidecar that is open: mapped where it lies, or in its local copy.
+/// A sidecar that is open: where it lies or in its local copy, mapped or read to memory.
 ///
-/// Whoever holds it may use it, also after the file was replaced or removed.
+/// Whoever holds it may use it, also after the file was replaced or removed; but not without asking
+/// [`usable`](Self::usable) before each search.
 pub struct Sidecar {
-    index: MappedIndex,
+    index: View<SidecarBytes>,
     url: String,
     bytes: u64,
     loaded_from: LoadedFrom,
     ball: Option<Ball>,
+    /// The file that was opened.
+    path: PathBuf,
+    stamp: Stamp,
+    integrity: Arc<Integrity>,
+    /// Whether the file was changed in place while it was open.
+    is_changed: AtomicBool,
+    /// What a copy on the heap was granted.
+    memory: Option<MemoryGrant>,
 }
 
 /// Where the bytes of an open sidecar came from.
@@ -39,7 +52,7 @@ pub enum LoadedFrom {
 
 impl Sidecar {
     /// Opens the sidecar at `path`.
-    pub(crate) fn open(path: &Path) -> Result<Self, Reason> {
+    pub(crate) fn open(path: &Path, load: &Load) -> Result<Self, Reason> {
         // Opening a pipe would wait for its writer.
         if !std::fs::metadata(path)
             .map_err(|error| io_reason(&error))?
@@ -51,13 +64,29 @@ impl Sidecar {
             });
         }
         let file = File::open(path).map_err(|error| io_reason(&error))?;
-        Self::map(&file, &path.to_string_lossy(), LoadedFrom::Local)
+        Self::of_file(&file, path, &path.to_string_lossy(), LoadedFrom::Local, load)
     }
 
-    /// Maps a file that is the sidecar at `url` or a copy of it.
-    pub(crate) fn map(file: &File, url: &str, loaded_from: LoadedFrom) -> Result<Self, Reason> {
-        let bytes = file.metadata().map_err(|error| io_reason(&error))?.len();
-        let index = MmapLoader::from_file(file).map_err(load_reason)?;
+    /// Opens a file at `path` that is the sidecar at `url` or a copy of it.
+    pub(crate) fn of_file(
+        file: &File,
+        path: &Path,
+        url: &str,
+        loaded_from: LoadedFrom,
+        load: &Load,
+    ) -> Result<Self, Reason> {
+        let meta = file.metadata().map_err(|error| io_reason(&error))?;
+        let stamp = loaded_from.stamp(&meta);
+        let (index, memory) = match load {
+            Load::Mmap => (open_mapped(file), None),
+            Load::Memory(source) => {
+                let memory = source
+                    .take(meta.len())
+                    .ok_or(Reason::NoMemory { bytes: meta.len() })?;
+                (HeapLoader::from_file(file), Some(memory))
+            }
+        };
+        let index = index.map_err(load_reason)?;
         let ball = index
             .meta()
             .properties
@@ -66,15 +95,112 @@ impl Sidecar {
         Ok(Self {
             index,
             url: url.to_owned(),
-            bytes,
+            bytes: meta.len(),
             loaded_from,
             ball,
+            integrity: Integrity::of(path, stamp),
+            path: path.to_owned(),
+            stamp,
+            is_changed: AtomicBool::new(false),
+            memory,
         })
     }
 
     /// The index, searched in place.
-    pub fn index(&self) -> &MappedIndex {
+    pub fn index(&self) -> &View<SidecarBytes> {
         &self.index
+    }
+
+    /// Whether it was read to memory, so that nothing that happens to the file matters.
+    pub fn is_in_memory(&self) -> bool {
+        self.memory.is_some()
+    }
+
+    /// Whether every byte was compared with the checksums, and agreed.
+    pub fn is_verified(&self) -> bool {
+        self.integrity.is_whole()
+    }
+
+    /// Why it cannot be used for a search now, though it was opened: damage that was found since, or a file that was
+    /// changed in place under its map.
+    ///
+    /// Costs one `stat`. A file that was replaced or removed does not matter: its bytes stay as long as they are mapped.
+    ///
+    /// # Errors
+    ///
+    /// The reason.
+    pub fn usable(&self) -> Result<(), Reason> {
+        if !self.is_in_memory()
+            && std::fs::metadata(&self.path).is_ok_and(|meta| {
+                let now = self.loaded_from.stamp(&meta);
+                now.is_same_file(&self.stamp) && now != self.stamp
+            })
+        {
+            self.is_changed.store(true, Ordering::Release);
+        }
+        self.damage().map_or(Ok(()), Err)
+    }
+
+    /// Why it cannot be used, as far as that is known without looking at the file.
+    pub fn damage(&self) -> Option<Reason> {
+        if self.is_changed.load(Ordering::Acquire) {
+            return Some(Reason::Damaged {
+                section: "file".to_owned(),
+                detail: "it was changed in place while it was open".to_owned(),
+            });
+        }
+        self.integrity.damage().cloned()
+    }
+
+    /// Notes damage that a search came upon: from now on every lookup tells of it.
+    pub fn note_damage(&self, section: &str, detail: &str) {
+        tracing::warn!(url = %self.url, section, detail, "the sidecar is damaged; answering exactly");
+        self.integrity.set_damage(section, detail);
+    }
+
+    /// Whether the vectors of rows may be given out from here: they are stored as they were, and either each has a
+    /// checksum of its own or all bytes were checked.
+    pub fn gives_vectors(&self) -> bool {
+        self.index.has_vectors() && (self.index.has_row_sums() || self.is_verified())
+    }
+
+    /// Whether the vector of a row is the one that was stored for it, as far as its checksum tells; notes the damage
+    /// if not.
+    pub fn row_agrees(&self, row: RowId) -> bool {
+        let agrees = self.index.row_agrees(row);
+        if !agrees {
+            self.note_damage(
+                "vectors",
+                &format!("the vector of row {} has another checksum", row.get()),
+            );
+        }
+        agrees
+    }
+
+    pub(super) fn integrity(&self) -> &Arc<Integrity> {
+        &self.integrity
+    }
+
+    /// The file that was opened, if it still has its name.
+    pub(super) fn reopened(&self) -> Option<File> {
+        let file = File::open(&self.path).ok()?;
+        let now = self.loaded_from.stamp(&file.metadata().ok()?);
+        (now == self.stamp).then_some(file)
+    }
+
+    /// Reads and checks every byte that was not checked yet, as long as `go_on` says so.
+    pub(super) fn check_bytes(&self, go_on: impl Fn() -> bool) {
+        let checksums = self.index.checksums();
+        let file = if self.is_in_memory() {
+            None
+        } else {
+            self.reopened()
+        };
+        let bytes = match &file {
+            Some(file) => Bytes::of_file(file),
+            None => Bytes::Memory(self.index.as_bytes()),
+        };
+        self.integrity.check(checksums, bytes, go_on);
     }
 
     /// The address of the sidecar: a path of the local file system, or a URL.
@@ -142,9 +268,9 @@ impl Sidecar {
 }
 
 impl Deref for Sidecar {
-    type Target = MappedIndex;
+    type Target = View<SidecarBytes>;
 
-    fn deref(&self) -> &MappedIndex {
+    fn deref(&self) -> &View<SidecarBytes> {
         &self.index
     }
 }
@@ -190,6 +316,15 @@ pub(crate) fn load_reason(error: LoadError) -> Reason {
             section: "start".to_owned(),
             detail: error.to_string(),
         },
+    }
+}
+
+impl LoadedFrom {
+    fn stamp(self, meta: &std::fs::Metadata) -> Stamp {
+        match self {
+            LoadedFrom::Local => Stamp::of(meta),
+            LoadedFrom::Cache | LoadedFrom::Fetched => Stamp::of(meta).without_change_time(),
+        }
     }
 }
 

@@ -59,6 +59,11 @@ pub enum Reason {
     },
     /// The file has another e-tag, and whether its bytes are still those that were indexed is being found out.
     Checking,
+    /// It is to be read to memory, and there is not enough of it.
+    NoMemory {
+        /// How many bytes it has.
+        bytes: u64,
+    },
     /// There is no room or no right to keep a local copy of it.
     Cache {
         /// What the system said.
@@ -116,6 +121,7 @@ impl Reason {
             Reason::Denied { .. } => "denied",
             Reason::Untrusted { .. } => "untrusted",
             Reason::Checking => "checking",
+            Reason::NoMemory { .. } => "no_memory",
             Reason::Cache { .. } => "cache_unusable",
         })
     }
@@ -176,6 +182,13 @@ impl fmt::Display for Reason {
                 write!(f, "the sidecar may not be read ({detail}); check its permissions")
             }
             Reason::Checking => write!(f, "the file is being compared with what was indexed"),
+            Reason::NoMemory { bytes } => {
+                write!(
+                    f,
+                    "there is no memory for the {bytes} bytes of the sidecar; set hnsw.load = 'mmap', or give the \
+                     memory pool more"
+                )
+            }
             Reason::Cache { detail } => {
                 write!(
                     f,

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Instant;
 
 use super::open_cache::OpenSidecars;
-use super::options::SidecarOptions;
+use super::options::{Load, SidecarOptions};
 use super::reason::Reason;
 use super::source_hash::Contents;
 use crate::sidecar::remote::listing_cache::Listings;
@@ -101,6 +101,16 @@ impl SidecarStore {
         if now.cache_dir.as_deref() != dir || now.cache_size != size {
             let mut options = SidecarOptions::clone(&now);
             (options.cache_dir, options.cache_size) = (dir.map(Path::to_path_buf), size);
+            self.set_options(options);
+        }
+    }
+
+    /// Changes how sidecars are opened and up to which size they are checked first, if that differs from what is set.
+    pub fn set_load(&self, load: &Load, verify_wait: u64) {
+        let now = self.options();
+        if now.load.is_to_memory() != load.is_to_memory() || now.verify_wait != verify_wait {
+            let mut options = SidecarOptions::clone(&now);
+            (options.load, options.verify_wait) = (load.clone(), verify_wait);
             self.set_options(options);
         }
     }

@@ -59,6 +59,51 @@ impl ConfigField for Mode {
     }
 }
 
+/// How sidecars are opened: `hnsw.load`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LoadMode {
+    /// Mapped: pages are read as searches touch them. A file that is made shorter in place while a search reads it ends
+    /// the process.
+    #[default]
+    Mmap,
+    /// Read to memory, which is taken from the memory pool.
+    Memory,
+}
+
+impl fmt::Display for LoadMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            LoadMode::Mmap => "mmap",
+            LoadMode::Memory => "memory",
+        })
+    }
+}
+
+impl FromStr for LoadMode {
+    type Err = DataFusionError;
+
+    fn from_str(s: &str) -> Result<Self> {
+        match s.to_ascii_lowercase().as_str() {
+            "mmap" => Ok(LoadMode::Mmap),
+            "memory" => Ok(LoadMode::Memory),
+            other => Err(DataFusionError::Configuration(format!(
+                "hnsw.load cannot be '{other}'; use 'mmap' or 'memory'"
+            ))),
+        }
+    }
+}
+
+impl ConfigField for LoadMode {
+    fn visit<V: Visit>(&self, v: &mut V, key: &str, description: &'static str) {
+        v.some(key, self, description);
+    }
+
+    fn set(&mut self, _key: &str, value: &str) -> Result<()> {
+        *self = value.parse()?;
+        Ok(())
+    }
+}
+
 /// What a new index keeps of each vector, as a setting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stored(pub StoredVectors);
@@ -103,6 +148,10 @@ config_namespace! {
         pub stored: Stored, default = Stored(StoredVectors::F32)
         /// Threads that build an index; 0 means all cores
         pub threads: usize, default = 0
+        /// How sidecars are opened: mmap (pages are read as searches touch them) or memory (read whole, from the memory pool; safe from files that are cut short in place)
+        pub load: LoadMode, default = LoadMode::Mmap
+        /// A query waits until all bytes of a sidecar of up to this size were checked, once in a process; larger ones are checked soon after
+        pub verify_wait: usize, default = 64 * 1024 * 1024
         /// Directory or object-store URL for sidecars; empty means next to the directory of the table
         pub sidecar_dir: String, default = String::new()
         /// Directory for copies of remote sidecars; empty means datafusion-hnsw in the user's cache directory

@@ -12,8 +12,9 @@ use crate::create::ProgressFn;
 use crate::rows::columns::ColumnCache;
 use crate::rows::filter::FilterCache;
 use crate::rows::footer::FooterCache;
+use crate::rows::memory::take_to_keep;
 use crate::rows::source_file::LocalFiles;
-use crate::sidecar::{SidecarOptions, SidecarStore};
+use crate::sidecar::{MemoryGrant, MemorySource, SidecarOptions, SidecarStore};
 
 /// The caches behind one [`register`](crate::register).
 pub(crate) struct Shared {
@@ -29,6 +30,7 @@ pub(crate) struct Shared {
     pub sidecars: Arc<SidecarStore>,
     progress: RwLock<Option<ProgressFn>>,
     file_tables: Mutex<BTreeSet<Arc<str>>>,
+    pool: Arc<dyn MemoryPool>,
 }
 
 /// Most tables known by the names of their files.
@@ -39,13 +41,24 @@ impl Shared {
     pub(crate) fn new(pool: Arc<dyn MemoryPool>) -> Self {
         Self {
             local_files: LocalFiles::default(),
-            footers: FooterCache::new(pool),
+            footers: FooterCache::new(Arc::clone(&pool)),
             columns: ColumnCache::new(HnswOptions::default().column_cache_size as u64),
             filters: FilterCache::new(HnswOptions::default().filter_cache_size as u64),
             sidecars: SidecarStore::new(SidecarOptions::default()),
             progress: RwLock::new(None),
             file_tables: Mutex::default(),
+            pool,
         }
+    }
+
+    /// The memory of sidecars that are read to the heap. They are kept, so they may take what caches may.
+    pub(crate) fn memory_for_sidecars(&self) -> MemorySource {
+        let pool = Arc::clone(&self.pool);
+        MemorySource::new(move |bytes| {
+            let bytes = usize::try_from(bytes).ok()?;
+            let held = take_to_keep(&pool, "sidecars in memory", bytes)?;
+            Some(Box::new(held) as MemoryGrant)
+        })
     }
 
     /// The caches of a session that the extension was registered on.

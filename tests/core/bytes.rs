@@ -296,3 +296,33 @@ proptest! {
         try_everything(&bytes);
     }
 }
+
+/// Each row's vector has a checksum that knows the row: those of an answer are checked without reading the rest.
+#[test]
+fn a_row_tells_whether_its_vector_is_the_one_that_was_stored() {
+    let bytes = small();
+    let view = View::open(&bytes).unwrap();
+    assert!(view.has_row_sums());
+    assert!((0..60).all(|row| view.row_agrees(RowId::new(row))));
+    assert!(!view.row_agrees(RowId::new(60)), "there is none");
+    let sizes: Vec<(&str, usize)> = view.section_sizes();
+    let begin = |wanted: &str| {
+        let before = sizes.iter().skip(1).take_while(|(name, _)| *name != wanted);
+        320 + before.map(|(_, size)| size.next_multiple_of(64)).sum::<usize>()
+    };
+    // A bit of one vector: the rows that it stands for disagree, the others do not.
+    let mut broken = bytes.clone();
+    broken[begin("vectors")] ^= 1;
+    let view = View::open(&broken).unwrap();
+    let wrong = (0..60).filter(|&row| !view.row_agrees(RowId::new(row))).count();
+    assert!((1..=2).contains(&wrong), "{wrong}");
+    // Two rows that are led to each other's vectors.
+    let mut broken = bytes.clone();
+    let rows = begin("rows");
+    for byte in 0..4 {
+        broken.swap(rows + byte, rows + 4 + byte);
+    }
+    let view = View::open(&broken).unwrap();
+    let wrong: Vec<u64> = (0..60).filter(|&row| !view.row_agrees(RowId::new(row))).collect();
+    assert_eq!(wrong, [0, 1]);
+}

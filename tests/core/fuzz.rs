@@ -151,6 +151,8 @@ fn no_broken_sidecar_panics_or_hangs() {
     fuzz_everything("sidecars", |good, random| match random.random_range(0..8) {
         0 => broken::sections(good, random),
         1 => broken::length(good, random),
+        2 => broken::agreeing(broken::sections(good, random)),
+        3 => broken::sidecar(&broken::without_row_sums(good), random),
         _ => broken::sidecar(good, random),
     });
 }

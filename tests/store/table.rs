@@ -142,24 +142,39 @@ impl Table {
     /// A session that has never seen the files before.
     pub async fn session(&self) -> SessionContext {
         let ctx = SessionContext::new_with_config(SessionConfig::new().with_target_partitions(2));
-        datafusion_hnsw::register(&ctx).expect("registered");
+        self.prepare(&ctx).await;
+        ctx
+    }
+
+    /// Registers the extension and the table.
+    pub async fn prepare(&self, ctx: &SessionContext) {
+        datafusion_hnsw::register(ctx).expect("registered");
         if self.is_wrapped {
-            wrap_local(&ctx);
+            wrap_local(ctx);
         }
         if self.scheme() != "file" {
             ctx.register_object_store(self.root.as_ref(), Arc::clone(&self.store));
         }
         let cache = self.cache.path().display();
-        run(&ctx, &format!("SET hnsw.cache_dir = '{cache}'")).await;
+        run(ctx, &format!("SET hnsw.cache_dir = '{cache}'")).await;
         run(
-            &ctx,
+            ctx,
             &format!(
                 "CREATE EXTERNAL TABLE t STORED AS PARQUET LOCATION '{}'",
                 self.url
             ),
         )
         .await;
-        ctx
+    }
+
+    /// The file that holds the bytes of a sidecar of this name: itself, or the only copy of a remote one.
+    pub fn sidecar(&self, name: &str) -> std::path::PathBuf {
+        if let Some(dir) = &self.dir {
+            return dir.path().join("_hnsw").join(name);
+        }
+        let copies = self.cache.path().join("sidecars-1");
+        let mut copies = std::fs::read_dir(copies).expect("a cache directory");
+        copies.next().expect("a copy").expect("readable").path()
     }
 
     /// The ten rows nearest to a vector, with and without an index; and how the index was used.

@@ -13,6 +13,7 @@ use crate::sidecar::open_cache::Sidecar;
 use crate::sidecar::place::home::Home;
 use crate::sidecar::place::location::Location;
 use crate::sidecar::place::name::SidecarName;
+use crate::sidecar::read::verify::{Allowance, Care};
 use crate::sidecar::reason::{Reason, Stale};
 use crate::sidecar::remote::listing_cache::Patience;
 use crate::sidecar::source_hash::{CONTENT_HASH, Content, KNOWN_HASHES, WAIT};
@@ -48,8 +49,10 @@ impl Lookup {
 impl SidecarStore {
     /// The sidecar of this column and metric, if there is one for exactly the bytes that `found` tells of.
     ///
-    /// Costs one `stat` for a local sidecar that is open already, and nothing for a remote one. Never fails:
-    /// whatever goes wrong is a reason to answer the file exactly. Warns once for each sidecar that cannot be used.
+    /// Costs one `stat` for a sidecar that is open already. The first lookup of a file in a process checks its bytes,
+    /// those of a large one in part; see [`SidecarOptions::verify_wait`](super::SidecarOptions::verify_wait). Never
+    /// fails: whatever goes wrong is a reason to answer the file exactly. Warns once for each sidecar that cannot be
+    /// used.
     pub async fn lookup(
         &self,
         location: &Location,
@@ -57,30 +60,47 @@ impl SidecarStore {
         metric: VectorMetric,
         found: &SourceIdentity,
     ) -> Lookup {
-        self.lookup_or_read(location, column, metric, found, WAIT).await
+        let care = Care::Quick(&Allowance::default());
+        self.lookup_with(location, column, metric, found, WAIT, care)
+            .await
     }
 
-    /// As [`lookup`](Self::lookup), for a caller who otherwise reads `instead` bytes of the Parquet file: a comparison
-    /// with what was indexed is waited for if it takes less than that.
-    pub(crate) async fn lookup_or_read(
+    /// [`lookup`](Self::lookup) for those who want to know of any damage: all bytes of a fresh sidecar are checked,
+    /// once for each file in a process.
+    pub async fn lookup_whole(
+        &self,
+        location: &Location,
+        column: &str,
+        metric: VectorMetric,
+        found: &SourceIdentity,
+    ) -> Lookup {
+        self.lookup_with(location, column, metric, found, WAIT, Care::Whole)
+            .await
+    }
+
+    /// [`lookup`](Self::lookup) for one of the files of a query, which together wait for so many bytes at most.
+    ///
+    /// The caller otherwise reads `instead` bytes of the Parquet file: a comparison with what was indexed is waited for
+    /// if it takes less than that.
+    pub(crate) async fn lookup_with(
         &self,
         location: &Location,
         column: &str,
         metric: VectorMetric,
         found: &SourceIdentity,
         instead: u64,
+        care: Care<'_>,
     ) -> Lookup {
         self.counts.lookups.fetch_add(1, Ordering::Relaxed);
         let name = location.sidecar_name(column, metric);
         let mut unusable: Option<(Home, Reason)> = None;
         for home in location.homes() {
-            let looked = match self.open(&home, &name).await {
-                Ok(sidecar) => {
-                    self.check(sidecar, location, column, metric, found, instead)
-                        .await
-                }
-                Err(reason) => Err(reason),
-            };
+            let wanted = (column, metric, found);
+            let mut looked = self.look(&home, &name, location, wanted, instead, care).await;
+            if let (Err(Reason::Damaged { .. }), Home::Remote(_)) = (&looked, &home) {
+                // Perhaps only the local copy suffered: it was let go of, and another is fetched.
+                looked = self.look(&home, &name, location, wanted, instead, care).await;
+            }
             match looked {
                 Ok(sidecar) => {
                     self.warned().remove(sidecar.url());
@@ -104,7 +124,25 @@ impl SidecarStore {
         Lookup::Unusable(reason)
     }
 
-    /// Looks up many files at once; the answers come in the order of the files.
+    async fn look(
+        &self,
+        home: &Home,
+        name: &SidecarName,
+        location: &Location,
+        (column, metric, found): (&str, VectorMetric, &SourceIdentity),
+        instead: u64,
+        care: Care<'_>,
+    ) -> Result<Arc<Sidecar>, Reason> {
+        let sidecar = self.open(home, name).await?;
+        let sidecar = self
+            .check(sidecar, location, column, metric, found, instead)
+            .await?;
+        self.verified(&sidecar, care).await?;
+        Ok(sidecar)
+    }
+
+    /// Looks up many files at once, as [`lookup_whole`](Self::lookup_whole) does; the answers come in the order of the
+    /// files.
     pub async fn lookup_all(
         &self,
         files: &[(Location, SourceIdentity)],
@@ -138,7 +176,7 @@ impl SidecarStore {
         let parallel = self.options().lookup_parallel.max(1);
         let lookups = files
             .iter()
-            .map(|(location, found)| self.lookup_or_read(location, column, metric, found, instead));
+            .map(|(location, found)| self.lookup_with(location, column, metric, found, instead, Care::Whole));
         stream::iter(lookups.collect::<Vec<_>>())
             .buffered(parallel)
             .collect()

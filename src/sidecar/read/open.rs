@@ -9,9 +9,10 @@ use tracing::Instrument;
 
 use crate::sidecar::local::sidecar_dir::{self, DirectoryError, Missing};
 use crate::sidecar::open_cache::{LoadedFrom, Sidecar, io_reason};
-use crate::sidecar::options::SidecarOptions;
+use crate::sidecar::options::{Load, SidecarOptions};
 use crate::sidecar::place::home::{Home, LocalDir, RemoteDir};
 use crate::sidecar::place::name::SidecarName;
+use crate::sidecar::read::verify::{Allowance, Care};
 use crate::sidecar::reason::Reason;
 use crate::sidecar::remote::cache_dir::{CacheDir, default_root};
 use crate::sidecar::remote::download::{Copy, FetchError, blocking, copy_key, fetch};
@@ -43,11 +44,16 @@ impl SidecarStore {
         };
         let stamp = Some(Stamp::of(&meta));
         let key = path.to_string_lossy().into_owned();
-        if let Some(known) = self.open.get(&key, stamp) {
+        let load = self.options().load.clone();
+        if let Some(known) = self.open.get(&key, stamp)
+            && is_loaded_as(&load, &known)
+        {
             return known;
         }
         let dir = dir.clone();
-        let opened = self.opening(&key, move || trust(&dir).and_then(|()| Sidecar::open(&path)));
+        let opened = self.opening(&key, move || {
+            trust(&dir).and_then(|()| Sidecar::open(&path, &load))
+        });
         let opened = opened.await;
         // What may be better next time is not remembered.
         if matches!(
@@ -97,8 +103,14 @@ impl SidecarStore {
             Err(detail) => return Err(FetchError::Failed(Reason::Unavailable { detail })),
         };
         let key = copy_key(dir, object, &self.nonce);
-        if let Some(known) = self.open.get(&key, None) {
-            return known.map_err(FetchError::Failed);
+        if let Some(known) = self.open.get(&key, None)
+            && is_loaded_as(&options.load, &known)
+        {
+            match &known {
+                // The local copy suffered, not the sidecar: its store has it whole.
+                Ok(sidecar) if sidecar.usable().is_err() => self.discard_copy(&key, options).await,
+                _ => return known.map_err(FetchError::Failed),
+            }
         }
         if let Some(reason) = self.failed_lately(&key, options) {
             return Err(FetchError::Failed(reason));
@@ -146,17 +158,41 @@ impl SidecarStore {
             } else {
                 LoadedFrom::Cache
             };
-            let address = url.clone();
-            match self
-                .opening(&url, move || Sidecar::map(&file, &address, from))
-                .await
-            {
+            let (address, place, load) = (url.clone(), cache.place(key), options.load.clone());
+            let opened = self
+                .opening(&url, move || {
+                    Sidecar::of_file(&file, &place, &address, from, &load)
+                })
+                .await;
+            let opened = match opened {
+                Ok(sidecar) if from == LoadedFrom::Fetched => {
+                    // All of it was checked while it was fetched.
+                    sidecar.integrity().set_whole();
+                    return Ok(sidecar);
+                }
+                Ok(sidecar) => self
+                    .verified(&sidecar, Care::Quick(&Allowance::default()))
+                    .await
+                    .map(|()| sidecar),
+                Err(reason) => Err(reason),
+            };
+            match opened {
                 Ok(sidecar) => return Ok(sidecar),
                 // The copy may have suffered where the original did not.
-                Err(_) if fetched == 0 && first => cache.remove(key),
+                Err(Reason::Damaged { .. } | Reason::NewerFormat { .. }) if fetched == 0 && first => {
+                    cache.remove(key);
+                }
                 Err(reason) => return Err(FetchError::Failed(reason)),
             }
             first = false;
+        }
+    }
+
+    /// Lets go of a local copy of a remote sidecar, so that it is fetched again.
+    async fn discard_copy(&self, key: &str, options: &SidecarOptions) {
+        self.open.forget(key);
+        if let Ok(cache) = self.cache(options).await {
+            cache.remove(key);
         }
     }
 
@@ -214,6 +250,14 @@ fn trust(dir: &LocalDir) -> Result<(), Reason> {
         Err(DirectoryError::Untrusted(detail)) => Err(Reason::Untrusted { detail }),
         Err(DirectoryError::Io(error)) => Err(io_reason(&error)),
     }
+}
+
+/// Whether a sidecar that is open was opened as it would be now.
+fn is_loaded_as(load: &Load, known: &Result<Arc<Sidecar>, Reason>) -> bool {
+    known
+        .as_ref()
+        .is_ok_and(|sidecar| sidecar.is_in_memory() == load.is_to_memory())
+        || known.is_err()
 }
 
 /// Nothing under this name: is there something under another metric's?

@@ -4,7 +4,7 @@
 //! current. Several processes share the directory: a copy appears by rename, is being written under a locked name,
 //! and may be removed while others have it mapped.
 
-use std::fs::{DirBuilder, File};
+use std::fs::{DirBuilder, File, FileTimes, Metadata};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -72,14 +72,13 @@ impl CacheDir {
     }
 
     /// Where the copy with this key is or will be.
-    #[cfg(test)]
-    fn place(&self, key: &str) -> PathBuf {
+    pub(crate) fn place(&self, key: &str) -> PathBuf {
         self.path().join(copy_name(key))
     }
 
     /// The place of a file of ours that is no copy. It must not end as copies and unfinished files do.
     pub(crate) fn private_file(&self, name: &str) -> PathBuf {
-        self.path.join(name)
+        self.path().join(name)
     }
 
     /// The copy with this key if it is there with `bytes` bytes, open for reading; notes that it was used.
@@ -92,10 +91,11 @@ impl CacheDir {
             let _ = self.dir.remove(name.as_ref());
             return None;
         }
-        let used = meta.modified().ok().and_then(|at| at.elapsed().ok());
+        let used = last_use(&meta).elapsed().ok();
         if used.is_none_or(|ago| ago > TOUCH) {
-            // The time of last use; access times are often switched off.
-            let _ = copy.set_modified(SystemTime::now());
+            // Noted here, as the system often does not. The time of modification tells whether the bytes are still those
+            // that were checked.
+            let _ = copy.set_times(FileTimes::new().set_accessed(SystemTime::now()));
         }
         Some(copy)
     }
@@ -133,11 +133,7 @@ impl CacheDir {
                 Some(EXTENSION) => {
                     let Ok(meta) = entry.metadata() else { continue };
                     total = total.saturating_add(meta.len());
-                    copies.push((
-                        meta.modified().unwrap_or(SystemTime::UNIX_EPOCH),
-                        path,
-                        meta.len(),
-                    ));
+                    copies.push((last_use(&meta), path, meta.len()));
                 }
                 _ => {}
             }
@@ -166,6 +162,11 @@ fn copy_name(key: &str) -> String {
 /// Puts a finished copy in place, for this user alone.
 pub(crate) fn keep(claim: Claim, key: &str) -> io::Result<File> {
     claim.put_in_place(copy_name(key).as_ref(), &Rights::PRIVATE)
+}
+
+/// When a copy was last used.
+fn last_use(meta: &Metadata) -> SystemTime {
+    meta.accessed().unwrap_or(SystemTime::UNIX_EPOCH)
 }
 
 /// Where copies go when nobody says: the user's cache directory, or else one for this user among the temporary files.
@@ -210,7 +211,7 @@ mod tests {
         keep(claim, key).expect("a rename");
         let then = SystemTime::now() - Duration::from_secs(age);
         File::open(cache.place(key))
-            .and_then(|file| file.set_modified(then))
+            .and_then(|file| file.set_times(FileTimes::new().set_accessed(then)))
             .expect("ours");
     }
 

@@ -110,7 +110,7 @@ pub(crate) async fn fetch(
     let finished = blocking(move || {
         // The writers of all parts are done, so this is the last handle.
         let claim = Arc::into_inner(claim).ok_or_else(|| io::Error::other("still being written"))?;
-        // All of it is checked once, here: from now on it is trusted as a local sidecar is.
+        // The bytes that came are checked here. What becomes of them later is checked as with a local sidecar.
         if let Err(reason) = verify(claim.file()) {
             return Ok(Err(reason));
         }

@@ -52,7 +52,7 @@ async fn find(state: &SessionState, files: &[FileToIndex]) -> Result<(Vec<Found>
                 let column = &sidecar.meta().table_column;
                 match shared
                     .sidecars
-                    .lookup(&of.location, column, entry.name.metric, &of.identity)
+                    .lookup_whole(&of.location, column, entry.name.metric, &of.identity)
                     .await
                 {
                     Lookup::Fresh(sidecar) => Ok(sidecar),
@@ -247,7 +247,10 @@ impl Command for VerifyCommand {
             names.push(files[found.file].source.file_name().to_owned());
             columns.push(found.entry.name.column().unwrap_or_default());
             metrics.push(found.entry.name.metric.to_string());
-            let sidecar = found.entry.opened.ok();
+            let sidecar = match &found.state {
+                Ok(fresh) => Some(Arc::clone(fresh)),
+                Err(_) => found.entry.opened.ok(),
+            };
             rows.push(sidecar.as_ref().map(|sidecar| sidecar.rows()));
             let checked = match sidecar {
                 Some(sidecar) => {
@@ -292,6 +295,9 @@ impl Command for VerifyCommand {
 /// What does not hold together in a sidecar: its bytes, or the ball that says how near its rows can be.
 fn damage(sidecar: &Sidecar) -> Option<FormatError> {
     if let Err(error) = sidecar.verify() {
+        if let FormatError::Damaged { section, reason } = &error {
+            sidecar.note_damage(section, reason);
+        }
         return Some(error);
     }
     let ball = sidecar.ball()?;

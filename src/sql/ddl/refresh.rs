@@ -16,6 +16,7 @@ use super::create_index::{CreateIndexCommand, told};
 use super::option_list::OptionList;
 use super::tables::named_parquet_table;
 use super::targets::locations;
+use crate::sidecar::Reason;
 use crate::sql::recognize::sort_key::Distance;
 use crate::sql::shared::Shared;
 
@@ -71,6 +72,21 @@ impl Command for RefreshCommand {
                     if_not_exists: Some(true),
                     ..OptionList::default()
                 });
+        }
+        // A sidecar that does not open cannot say how it was built: as its siblings were, or by the settings.
+        for entry in entries.iter().filter(|entry| entry.location.is_some()) {
+            let (Err(Reason::Damaged { .. }), Some(column)) = (&entry.opened, entry.name.column()) else {
+                continue;
+            };
+            let metric = entry.name.metric;
+            if Distance::of_metric(metric).is_none() {
+                continue;
+            }
+            indexes.entry((column, metric.name())).or_insert_with(|| OptionList {
+                metric: Some(metric),
+                if_not_exists: Some(true),
+                ..OptionList::default()
+            });
         }
         let mut summaries = vec![];
         for ((column, _), options) in indexes {

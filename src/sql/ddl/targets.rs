@@ -15,7 +15,7 @@ use crate::rows::source_file::SourceFile;
 use crate::rows::vectors::item_type;
 use crate::sidecar::Location;
 use crate::sql::options::HnswOptions;
-use crate::sql::search::files::{LOOKUPS_AT_ONCE, identity, location, sidecar_dir, sources};
+use crate::sql::search::files::{LOOKUPS_AT_ONCE, apply_settings, identity, location, sidecar_dir, sources};
 use crate::sql::shared::Shared;
 
 /// The table to index or to search: files, and where the column is.
@@ -74,9 +74,7 @@ pub(crate) async fn files(
     };
     let shared = Shared::of(state)?;
     let options = HnswOptions::of(state.config_options());
-    shared
-        .sidecars
-        .set_cache(options.cache_dir(), options.cache_size as u64);
+    apply_settings(&shared, &options);
     let dir = sidecar_dir(&options, state.runtime_env())?;
     let store = state.runtime_env().object_store(files.store_url())?;
     let look = async |(file, source): (PartitionedFile, SourceFile)| {

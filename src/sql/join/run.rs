@@ -8,7 +8,6 @@ use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::common::runtime::SpawnedTask;
 use datafusion::common::{Result, exec_err, internal_datafusion_err};
 use datafusion::error::DataFusionError;
-use tracing::warn;
 
 use super::pairs::{Chosen, Fetched, Pair, assemble};
 use super::plan::JoinColumn;
@@ -18,11 +17,12 @@ use crate::rows::memory::Held;
 use crate::rows::vectors::{Vector, Vectors};
 use crate::sql::search::brute_force::{distance_of, scan_vectors_for};
 use crate::sql::search::cancel::StopOnDrop;
-use crate::sql::search::files::{SearchFile, Strategy};
+use crate::sql::search::fetch::check_rows;
+use crate::sql::search::files::SearchFile;
 use crate::sql::search::merge::choose;
 use crate::sql::search::scan::Run;
 use crate::sql::search::through_index::{
-    Candidates, PreparedQuery, search_index, search_memory, takes_queries_of,
+    Candidates, PreparedQuery, search_failed, search_index, search_memory, takes_queries_of, usable_index,
 };
 use crate::sql::search::top_k_bound::Bound;
 
@@ -44,13 +44,54 @@ struct Query {
     bound: Arc<Bound>,
 }
 
+/// What the files offer to some left rows.
+struct Offers {
+    /// Those that have a vector.
+    queries: Arc<[Query]>,
+    /// All of them, those without a vector last.
+    lefts: Vec<u64>,
+    /// The rows chosen for each.
+    chosen: Vec<Chosen>,
+}
+
 impl Join {
     /// The pairs of some left rows.
     pub(crate) async fn piece(&self, left: &RecordBatch) -> Result<RecordBatch> {
+        let offers = loop {
+            let damaged = self.run.damaged_files();
+            let offers = self.offers(left).await?;
+            for chosen in &offers.chosen {
+                check_rows(&self.run, chosen).await;
+            }
+            // What a damaged index offered may have kept out rows of any file: all is searched again without it.
+            if self.run.damaged_files() == damaged {
+                break offers;
+            }
+        };
+        if offers.chosen.is_empty() {
+            return Ok(RecordBatch::new_empty(Arc::clone(&self.schema)));
+        }
+        let fetched = Fetched::new(&self.run, &offers.chosen).await?;
+        let pairs = if self.superset {
+            fetched.all_pairs(&offers.lefts, &offers.chosen)?
+        } else {
+            self.nearest(&offers.queries, &offers.chosen, &fetched)?
+        };
+        assemble(&self.output, &self.schema, left, &fetched, &pairs)
+    }
+
+    /// The rows that may be among the nearest of some left rows.
+    async fn offers(&self, left: &RecordBatch) -> Result<Offers> {
         let (queries, without) = self.queries(left)?;
         let queries: Arc<[Query]> = queries.into();
+        let mut lefts: Vec<u64> = queries.iter().map(|query| query.left).collect();
         if queries.is_empty() && without.is_empty() {
-            return Ok(RecordBatch::new_empty(Arc::clone(&self.schema)));
+            let chosen = vec![];
+            return Ok(Offers {
+                queries,
+                lefts,
+                chosen,
+            });
         }
         // What each file offers, for each query.
         let mut offered: Vec<Vec<Candidates>> = queries.iter().map(|_| vec![]).collect();
@@ -71,20 +112,16 @@ impl Join {
         }
         let choose = |all| choose(all, &self.run.spec.request);
         let mut chosen: Vec<_> = offered.into_iter().map(choose).collect();
-        if !self.superset {
-            let fetched = Fetched::new(&self.run, &chosen).await?;
-            let pairs = self.nearest(&queries, &chosen, &fetched)?;
-            return assemble(&self.output, &self.schema, left, &fetched, &pairs);
-        }
-        let mut rows: Vec<u64> = queries.iter().map(|query| query.left).collect();
         if !without.is_empty() {
             let any = choose(offered_to_all);
             chosen.extend(without.iter().map(|_| any.clone()));
-            rows.extend(without);
+            lefts.extend(without);
         }
-        let fetched = Fetched::new(&self.run, &chosen).await?;
-        let pairs = fetched.all_pairs(&rows, &chosen)?;
-        assemble(&self.output, &self.schema, left, &fetched, &pairs)
+        Ok(Offers {
+            queries,
+            lefts,
+            chosen,
+        })
     }
 
     /// The rows of a file that pass the filter.
@@ -153,9 +190,9 @@ impl Join {
     ) -> Result<Vec<Candidates>> {
         let run = &self.run;
         let file = &run.spec.files[index];
-        let mut found: Vec<Option<Candidates>> = match &file.strategy {
-            Strategy::Exact(_) => queries.iter().map(|_| None).collect(),
-            Strategy::Index(sidecar) => {
+        let mut found: Vec<Option<Candidates>> = match usable_index(run, file) {
+            None => queries.iter().map(|_| None).collect(),
+            Some(sidecar) => {
                 for query in queries.iter() {
                     let length = query.vector.exact.len();
                     if !takes_queries_of(sidecar, length) {
@@ -190,7 +227,7 @@ impl Join {
         let threads = self.run.spec.threads.max(1);
         let share = queries.len().div_ceil(threads).max(1);
         let memory = self.run.memory.new_empty();
-        if let Strategy::Index(sidecar) = &self.run.spec.files[index].strategy {
+        if let Some(sidecar) = self.run.spec.files[index].index() {
             memory.try_grow(search_memory(&self.run, sidecar).saturating_mul(threads))?;
         }
         // Blocking tasks run on when the query is dropped: they look whether it is still there.
@@ -264,7 +301,7 @@ fn search_one(
     stop: &AtomicBool,
 ) -> Option<Candidates> {
     let file: &SearchFile = &run.spec.files[index];
-    let (Strategy::Index(sidecar), true) = (&file.strategy, query.searchable) else {
+    let (Some(sidecar), true) = (file.index(), query.searchable) else {
         return None;
     };
     let at_least = file.at_least(&run.spec.request, &query.vector.exact);
@@ -274,8 +311,7 @@ fn search_one(
         // Nobody waits for it any more.
         Err(SearchError::Interrupted) => None,
         Err(error) => {
-            warn!(file = %file.source.meta.location, %error, "index search failed; answering exactly");
-            run.metrics.fallbacks.add(1);
+            search_failed(run, file, sidecar, &error);
             None
         }
     }

@@ -17,7 +17,7 @@ use datafusion::parquet::arrow::arrow_reader::RowSelection;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use futures::{StreamExt, TryStreamExt};
 
-use super::files::{SearchFile, Strategy};
+use super::files::SearchFile;
 use super::scan::Run;
 use crate::id::RowId;
 use crate::rows::pause::Pause;
@@ -134,12 +134,26 @@ pub(crate) async fn fetch_file(run: Arc<Run>, index: usize, rows: Vec<u64>) -> R
 
 /// The sidecar of a file, if it can give the vectors of all these rows as the table's scan would.
 fn holder<'a>(run: &Run, file: &'a SearchFile, rows: &[u64]) -> Option<&'a Sidecar> {
-    let Strategy::Index(sidecar) = &file.strategy else {
-        return None;
-    };
-    let all =
-        run.spec.holds_bits(sidecar) && rows.iter().all(|&row| sidecar.vector(RowId::new(row)).is_some());
+    let sidecar = file.index()?;
+    let all = run.spec.holds_bits(sidecar)
+        && sidecar.gives_vectors()
+        && rows.iter().all(|&row| sidecar.vector(RowId::new(row)).is_some());
     all.then_some(sidecar.as_ref())
+}
+
+/// Compares the vectors of chosen rows with their checksums. A file of which one disagrees has no index from then on.
+pub(crate) async fn check_rows(run: &Run, chosen: &[Vec<u64>]) {
+    let mut pause = Pause::new();
+    for (file, rows) in run.spec.files.iter().zip(chosen) {
+        let Some(sidecar) = file.index() else { continue };
+        for &row in rows {
+            pause.if_due().await;
+            if !sidecar.row_agrees(RowId::new(row)) {
+                run.metrics.fallbacks.add(1);
+                break;
+            }
+        }
+    }
 }
 
 fn selection(rows: &[u64], total: u64) -> Result<RowSelection> {

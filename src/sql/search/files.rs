@@ -13,8 +13,8 @@ use crate::format::SourceIdentity;
 use crate::rows::footer::Footer;
 use crate::rows::scan::TableFiles;
 use crate::rows::source_file::SourceFile;
-use crate::sidecar::{Location, Lookup, Reason, Sidecar, SidecarDir};
-use crate::sql::options::{HnswOptions, Mode};
+use crate::sidecar::{Allowance, Care, Load, Location, Lookup, Reason, Sidecar, SidecarDir};
+use crate::sql::options::{HnswOptions, LoadMode, Mode};
 use crate::sql::recognize::order_by::KnnRequest;
 use crate::sql::shared::Shared;
 
@@ -37,14 +37,22 @@ pub(crate) struct SearchFile {
 }
 
 impl SearchFile {
+    /// The index through which its nearest rows are found, unless that was found to be damaged since the search was
+    /// planned.
+    pub(crate) fn index(&self) -> Option<&Arc<Sidecar>> {
+        match &self.strategy {
+            Strategy::Index(sidecar) if sidecar.damage().is_none() => Some(sidecar),
+            Strategy::Index(_) | Strategy::Exact(_) => None,
+        }
+    }
+
     /// None of its rows with an indexed vector is nearer to the query than this; see [`Ball`](crate::sidecar::Ball).
     pub(crate) fn at_least(&self, request: &KnnRequest, query: &[f64]) -> f64 {
-        match &self.strategy {
-            Strategy::Index(sidecar) => sidecar.ball().map_or(f64::NEG_INFINITY, |ball| {
+        self.index()
+            .and_then(|sidecar| sidecar.ball())
+            .map_or(f64::NEG_INFINITY, |ball| {
                 ball.at_least(request.distance.metric(), query)
-            }),
-            Strategy::Exact(_) => f64::NEG_INFINITY,
-        }
+            })
     }
 }
 
@@ -128,8 +136,9 @@ pub(crate) async fn plan_files(
             .list_ahead(places, &request.column_name, metric)
             .await;
     }
+    let allowance = &Allowance::default();
     let planned = futures::stream::iter(files)
-        .map(|(file, source)| plan_file(shared, file, source, request, sidecars))
+        .map(|(file, source)| plan_file(shared, file, source, request, sidecars, allowance))
         .buffered(LOOKUPS_AT_ONCE)
         .try_collect::<Vec<Option<SearchFile>>>()
         .await?;
@@ -166,6 +175,7 @@ async fn plan_file(
     source: SourceFile,
     request: &KnnRequest,
     sidecars: &Sidecars,
+    allowance: &Allowance,
 ) -> Result<Option<SearchFile>> {
     if !source.is_as_listed() {
         return Ok(None);
@@ -182,7 +192,14 @@ async fn plan_file(
             let scan = footer.bytes_of_column(&request.column_name);
             match shared
                 .sidecars
-                .lookup_or_read(&location, &request.column_name, metric, &identity, scan)
+                .lookup_with(
+                    &location,
+                    &request.column_name,
+                    metric,
+                    &identity,
+                    scan,
+                    Care::Quick(allowance),
+                )
                 .await
             {
                 Lookup::Fresh(sidecar) => Strategy::Index(sidecar),
@@ -197,6 +214,17 @@ async fn plan_file(
         strategy,
         load: start.elapsed(),
     }))
+}
+
+/// Tells the store of sidecars how the session wants them to be opened and kept.
+pub(crate) fn apply_settings(shared: &Shared, options: &HnswOptions) {
+    let sidecars = &shared.sidecars;
+    sidecars.set_cache(options.cache_dir(), options.cache_size as u64);
+    let load = match options.load {
+        LoadMode::Mmap => Load::Mmap,
+        LoadMode::Memory => Load::Memory(shared.memory_for_sidecars()),
+    };
+    sidecars.set_load(&load, options.verify_wait as u64);
 }
 
 /// Where the sidecars of a file are.

@@ -27,8 +27,8 @@ use datafusion::physical_plan::{
 use futures::{StreamExt, TryStreamExt};
 
 use super::explain;
-use super::fetch::fetch;
-use super::files::SearchFile;
+use super::fetch::{check_rows, fetch};
+use super::files::{SearchFile, Strategy};
 use super::merge::choose;
 use super::metrics::SearchMetrics;
 use super::subquery_results::Late;
@@ -129,6 +129,14 @@ impl Run {
             prune_by: None,
             bytes_read: &self.bytes_read,
         }
+    }
+
+    /// How many files have an index that was found to be damaged since the search was planned. Never fewer than before.
+    pub(crate) fn damaged_files(&self) -> usize {
+        let planned = self.spec.files.iter();
+        planned
+            .filter(|file| matches!(file.strategy, Strategy::Index(_)) && file.index().is_none())
+            .count()
     }
 
     /// The bytes of Parquet read since the last call.
@@ -271,11 +279,19 @@ async fn answer(
         _ => {}
     }
     let run = Arc::new(run);
-    let Ok(found) = search(&run, &query).await? else {
-        return pass_through(&run, whole);
+    let rows = loop {
+        let damaged = run.damaged_files();
+        let Ok(found) = search(&run, &query).await? else {
+            return pass_through(&run, whole);
+        };
+        run.metrics.bytes_read.add(run.take_bytes_read());
+        let rows = choose(found, &run.spec.request);
+        check_rows(&run, &rows).await;
+        if run.damaged_files() == damaged {
+            break rows;
+        }
+        // What a damaged index offered may have kept out rows of any file: all is searched again without it.
     };
-    run.metrics.bytes_read.add(run.take_bytes_read());
-    let rows = choose(found, &run.spec.request);
     Ok(fetch(run, rows))
 }
 

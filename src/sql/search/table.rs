@@ -13,7 +13,7 @@ use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::empty::EmptyExec;
 
-use super::files::{Sidecars, plan_files};
+use super::files::{Sidecars, apply_settings, plan_files};
 use super::refused::RefusedExec;
 use super::scan::{ScanSpec, VectorScanExec};
 use crate::rows::filter::RowFilter;
@@ -87,9 +87,7 @@ impl VectorTable {
         let schema = self.inner.schema();
         let options = HnswOptions::of(state.config_options());
         let store = state.runtime_env().object_store(table.store_url())?;
-        self.shared
-            .sidecars
-            .set_cache(options.cache_dir(), options.cache_size as u64);
+        apply_settings(&self.shared, &options);
         self.shared.filters.resize(options.filter_cache_size as u64);
         self.shared.columns.resize(options.column_cache_size as u64);
         let sidecars = Sidecars::of(&options, state.runtime_env())?;

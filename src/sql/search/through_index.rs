@@ -13,7 +13,7 @@ use super::files::{SearchFile, Strategy};
 use super::scan::Run;
 use super::top_k_bound::Bound;
 use crate::hnsw::exact::{LANES, distances_f64};
-use crate::hnsw::{Hit, RowSet, SearchError, SearchOptions, VectorMetric, distance_error};
+use crate::hnsw::{Damaged, Hit, RowSet, SearchError, SearchOptions, VectorMetric, distance_error};
 use crate::id::RowId;
 use crate::sidecar::Sidecar;
 use crate::sql::recognize::sort_key::Distance;
@@ -108,10 +108,8 @@ fn is_too_far(known: Known<'_>) -> bool {
 
 /// Whether a file offers nothing, and need not even be searched.
 pub(crate) fn can_skip(file: &SearchFile, known: Known<'_>) -> bool {
-    match &file.strategy {
-        Strategy::Index(sidecar) => is_too_far(known) && !has_special_rows(sidecar),
-        Strategy::Exact(_) => false,
-    }
+    file.index()
+        .is_some_and(|sidecar| is_too_far(known) && !has_special_rows(sidecar))
 }
 
 /// Finds the candidates of one file.
@@ -121,9 +119,9 @@ pub(crate) async fn candidates(
     query: &PreparedQuery,
     known: Known<'_>,
 ) -> Result<Result<Candidates, OtherDimension>> {
-    let found = match &file.strategy {
-        Strategy::Exact(_) => scan_vectors(run, file, query).await?,
-        Strategy::Index(sidecar) => {
+    let found = match usable_index(run, file) {
+        None => scan_vectors(run, file, query).await?,
+        Some(sidecar) => {
             if !takes_queries_of(sidecar, query.exact.len()) {
                 return Ok(Err(OtherDimension));
             }
@@ -145,8 +143,7 @@ pub(crate) async fn candidates(
                 Ok(found) => Ok(found.held(run)?),
                 Err(error) => {
                     // Damage inside the graph shows only when a search meets it: the file is answered exactly.
-                    warn!(file = %file.source.meta.location, %error, "index search failed; answering exactly");
-                    run.metrics.fallbacks.add(1);
+                    search_failed(run, file, sidecar, &error);
                     scan_vectors(run, file, query).await?
                 }
             }
@@ -156,6 +153,30 @@ pub(crate) async fn candidates(
         bound.note(&found.near);
     }
     Ok(found)
+}
+
+/// The index of a file, if it can be searched now; else the file is answered exactly.
+pub(crate) fn usable_index<'f>(run: &Run, file: &'f SearchFile) -> Option<&'f Arc<Sidecar>> {
+    let Strategy::Index(sidecar) = &file.strategy else {
+        return None;
+    };
+    match sidecar.usable() {
+        Ok(()) => Some(sidecar),
+        Err(reason) => {
+            warn!(file = %file.source.meta.location, code = %reason.code(), "answering the file without its index: {reason}");
+            run.metrics.fallbacks.add(1);
+            None
+        }
+    }
+}
+
+/// Tells of a search that gave an error; one that contradictions in the index led to is remembered of it.
+pub(crate) fn search_failed(run: &Run, file: &SearchFile, sidecar: &Sidecar, error: &SearchError) {
+    if let SearchError::Damaged(damaged) = error {
+        sidecar.note_damage(damaged.section, "a search came upon contradictions");
+    }
+    warn!(file = %file.source.meta.location, %error, "index search failed; answering exactly");
+    run.metrics.fallbacks.add(1);
 }
 
 /// Bytes that a search of this index takes while it runs: a bit for each node, the candidates, and the hits.
@@ -233,6 +254,10 @@ pub(crate) fn search_index(
             // A walk may end early on a graph in pieces; looking at every node does not.
             run.metrics.count(&outcome.stats);
             outcome = sidecar.search(&query.rounded, &options.ef(usize::MAX))?;
+            if (outcome.hits.len() as u64) < linked.min(request.k as u64) {
+                // Every node was looked at, so some stand for fewer rows than they did.
+                return Err(Damaged { section: "nodes" }.into());
+            }
         }
     }
     run.metrics.count(&outcome.stats);
@@ -249,8 +274,15 @@ pub(crate) fn search_index(
     let near = outcome.hits.iter().filter(|hit| !too_far(hit));
     let goes_on = |_: &&Hit| stop.is_none_or(|stop| !stop.load(Ordering::Relaxed));
     let near = near.take_while(goes_on).map(|hit| hit.row);
-    found.near = measure(run, sidecar, query, holds_bits, near);
-    Ok(found)
+    found.near = measure(run, sidecar, query, holds_bits, near)?;
+    let mut rows: Vec<u64> = found.near.iter().map(|near| near.row).collect();
+    rows.sort_unstable();
+    if rows.is_sorted_by(|a, b| a < b) {
+        Ok(found)
+    } else {
+        // Each row belongs to one node. Twice in the answer, it would take the place of another.
+        Err(Damaged { section: "nodes" }.into())
+    }
 }
 
 /// Exact distances of rows of an index, or bounds where it does not hold their very bits.
@@ -260,7 +292,7 @@ fn measure(
     query: &PreparedQuery,
     holds_bits: bool,
     mut rows: impl Iterator<Item = RowId>,
-) -> Vec<Candidate> {
+) -> Result<Vec<Candidate>, SearchError> {
     let metric = run.spec.request.distance.metric();
     let mut measured = vec![];
     loop {
@@ -271,6 +303,10 @@ fn measure(
         let vectors: Vec<&[f32]> = stored.iter().flatten().map(|vector| &**vector).collect();
         let mut distances = vec![None; vectors.len()];
         distances_f64(metric, &query.exact, &vectors, &mut distances);
+        if distances.iter().flatten().any(|distance| !distance.is_finite()) {
+            // Vectors that are linked are finite and not so long that their squares are not.
+            return Err(Damaged { section: "vectors" }.into());
+        }
         let mut distances = vectors.iter().zip(distances);
         measured.extend(together.iter().zip(&stored).map(|(row, stored)| {
             let row = row.get();
@@ -286,7 +322,7 @@ fn measure(
             }
         }));
         if together.len() < LANES {
-            return measured;
+            return Ok(measured);
         }
     }
 }
