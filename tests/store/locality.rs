@@ -133,9 +133,8 @@ async fn a_wrapped_file_system_is_as_local_as_a_bare_one() {
         run(&ctx, "SET hnsw.cache_size = 100").await;
         run(&ctx, "SET hnsw.cache_dir = '/proc/none'").await;
         assert_eq!(how(&ctx).await, "1 indexed", "{name}: without a cache directory");
-        assert_eq!(
-            ending_with(cache.path(), ".hnsw"),
-            [""; 0],
+        assert!(
+            ending_with(cache.path(), ".hnsw").is_empty(),
             "{name}: no second copy"
         );
         // Rows that changed places, though size, time and footer are the same.
@@ -149,7 +148,7 @@ async fn a_wrapped_file_system_is_as_local_as_a_bare_one() {
         );
         run(&new("one/t").await, "DROP INDEX i ON t").await;
         assert_eq!(how(&new("one/t").await).await, "1 no_sidecar", "{name}: dropped");
-        assert_eq!(ending_with(&dir.path().join("one"), ".hnsw"), [""; 0]);
+        assert!(ending_with(&dir.path().join("one"), ".hnsw").is_empty());
     }
 }
 
@@ -181,7 +180,7 @@ async fn builds_through_a_wrapped_file_system_take_turns_and_watch_their_file() 
         on_index_progress(&ctx, Some(Arc::new(touch))).expect("registered");
         let error = create().await.expect_err("changed").to_string();
         assert!(error.contains("changed while"), "{name}: {error}");
-        assert_eq!(ending_with(dir.path(), ".hnsw"), [""; 0], "{name}");
+        assert!(ending_with(dir.path(), ".hnsw").is_empty(), "{name}");
     }
 }
 
@@ -246,11 +245,14 @@ async fn a_file_system_with_another_root_is_never_taken_for_the_file_at_the_same
         assert_eq!(how(&new().await).await, "1 indexed", "{name}");
         set_time(&decoy.real(), SystemTime::now());
         assert_eq!(how(&new().await).await, "1 indexed", "{name}: touched");
-        assert_eq!(ending_with(cache.path(), ".hnsw"), [""; 0], "{name}: it is local");
+        assert!(
+            ending_with(cache.path(), ".hnsw").is_empty(),
+            "{name}: it is local"
+        );
         assert_eq!(ending_with(decoy.root.path(), ".hnsw").len(), 1, "{name}");
-        assert_eq!(ending_with(decoy.dir.path(), ".hnsw"), [""; 0], "{name}");
+        assert!(ending_with(decoy.dir.path(), ".hnsw").is_empty(), "{name}");
         run(&new().await, "DROP INDEX i ON t").await;
-        assert_eq!(ending_with(decoy.root.path(), ".hnsw"), [""; 0], "{name}");
+        assert!(ending_with(decoy.root.path(), ".hnsw").is_empty(), "{name}");
 
         // A directory for sidecars is below the same root.
         let ctx = new().await;
@@ -263,7 +265,7 @@ async fn a_file_system_with_another_root_is_never_taken_for_the_file_at_the_same
             1,
             "{name}"
         );
-        assert_eq!(ending_with(decoy.dir.path(), ".hnsw"), [""; 0], "{name}");
+        assert!(ending_with(decoy.dir.path(), ".hnsw").is_empty(), "{name}");
     }
 }
 
@@ -320,7 +322,7 @@ async fn links_lead_to_the_file_that_they_lead_to_now() {
         for table in ["t", "also"] {
             assert_eq!(how(&new(table).await).await, "1 stale:content", "{name}: {table}");
         }
-        assert_eq!(ending_with(cache.path(), ".hnsw"), [""; 0], "{name}");
+        assert!(ending_with(cache.path(), ".hnsw").is_empty(), "{name}");
     }
 }
 
@@ -335,7 +337,7 @@ async fn odd_characters_in_paths_name_the_same_file_here_as_in_the_store() {
         let new = async || session(store.as_ref(), &table, cache.path()).await;
         run(&new().await, CREATE).await;
         assert_eq!(how(&new().await).await, "1 indexed", "{name}");
-        assert_eq!(ending_with(cache.path(), ".hnsw"), [""; 0], "{name}");
+        assert!(ending_with(cache.path(), ".hnsw").is_empty(), "{name}");
         assert_eq!(ending_with(dir.path(), ".hnsw").len(), 1, "{name}");
     }
 }
