@@ -43,8 +43,11 @@ async fn soon<T>(what: impl Future<Output = T>) -> T {
     done.expect("it waits for nobody")
 }
 
-/// What can lie under a name, and puts it there.
-fn plants(precious: PathBuf) -> Vec<(&'static str, Box<dyn Fn(&Path)>)> {
+/// Puts something under a name.
+type Plant = Box<dyn Fn(&Path)>;
+
+/// What can lie under a name, and what puts it there.
+fn plants(precious: PathBuf) -> Vec<(&'static str, Plant)> {
     let linked = precious.clone();
     vec![
         (
