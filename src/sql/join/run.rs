@@ -91,7 +91,7 @@ impl Join {
         let Some(filter) = &run.filter else {
             return Ok(None);
         };
-        let cache = &run.spec.shared.filters;
+        let cache = run.bitmaps(filter);
         let read = run.read(&run.spec.files[index]);
         let (rows, _) = filter.rows(cache, &run.spec.table, read, &run.context).await?;
         Ok(Some(rows))

@@ -25,7 +25,7 @@ use crate::rows::scan::row_numbers;
 use crate::sidecar::Sidecar;
 
 /// Files fetched from at the same time.
-const FETCHES_AT_ONCE: usize = 8;
+pub(crate) const FETCHES_AT_ONCE: usize = 8;
 
 /// Fetches the chosen rows of each file.
 pub(crate) fn fetch(run: Arc<Run>, rows: Vec<Vec<u64>>) -> SendableRecordBatchStream {

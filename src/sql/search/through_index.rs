@@ -131,7 +131,7 @@ pub(crate) async fn candidates(
                 None => None,
                 Some(filter) => {
                     let _timer = run.metrics.filter_time.timer();
-                    let cache = &run.spec.shared.filters;
+                    let cache = run.bitmaps(filter);
                     let (rows, known) = filter
                         .rows(cache, &run.spec.table, run.read(file), &run.context)
                         .await?;
