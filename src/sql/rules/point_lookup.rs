@@ -45,11 +45,9 @@ pub(crate) fn look_up_vectors(
         e => Ok(Transformed::no(e)),
     };
     let in_node = |node: LogicalPlan| {
-        node.map_expressions(|e| {
-            match e.exists(|e| Ok(is_uncorrelated(e)))? {
-                true => e.transform_down(in_subquery),
-                false => Ok(Transformed::no(e)),
-            }
+        node.map_expressions(|e| match e.exists(|e| Ok(is_uncorrelated(e)))? {
+            true => e.transform_down(in_subquery),
+            false => Ok(Transformed::no(e)),
         })
     };
     Ok(search.transform_down(in_node)?.data)
@@ -136,8 +134,5 @@ fn reads_vectors(filter: &Expr, schema: &Schema) -> bool {
             .field_with_name(name)
             .is_ok_and(|field| item_type(field.data_type()).is_some())
     };
-    filter
-        .column_refs()
-        .iter()
-        .any(|column| is_vector(&column.name))
+    filter.column_refs().iter().any(|column| is_vector(&column.name))
 }

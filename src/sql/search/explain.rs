@@ -37,7 +37,10 @@ pub(crate) fn lookup(
     if format == DisplayFormatType::TreeRender {
         return write!(f, "column={column}\nfiles={files}\nfilter={filter}");
     }
-    write!(f, "VectorLookupExec: column={column}, files=[{files}], filter={filter}")
+    write!(
+        f,
+        "VectorLookupExec: column={column}, files=[{files}], filter={filter}"
+    )
 }
 
 fn node(

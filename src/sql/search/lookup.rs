@@ -164,7 +164,10 @@ async fn rows_of(run: &Arc<Run>, filter: &RowFilter, file: usize) -> Result<Vec<
     let whole = spec.shared.columns.whole(&spec.table, read, &run.context).await?;
     let (mut rows, mut pause) = (vec![], Pause::new());
     if let Some(columns) = whole {
-        let fields = filter.columns.iter().map(|&c| Arc::clone(&spec.table.fields()[c]));
+        let fields = filter
+            .columns
+            .iter()
+            .map(|&c| Arc::clone(&spec.table.fields()[c]));
         let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
         let all = RecordBatch::try_new(schema, columns)?;
         for first in (0..all.num_rows()).step_by(ROWS_AT_ONCE) {

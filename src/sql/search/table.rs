@@ -105,7 +105,9 @@ impl VectorTable {
         };
         let whole = spec.table.pruned_by(&filter.over_table);
         let threads = state.config().target_partitions();
-        let whole = whole.repartitioned(threads, state.config_options())?.unwrap_or(whole);
+        let whole = whole
+            .repartitioned(threads, state.config_options())?
+            .unwrap_or(whole);
         Ok(Arc::new(VectorLookupExec::new(spec, filter, whole)))
     }
 
