@@ -12,4 +12,5 @@ pub(crate) mod duplicates;
 pub(crate) mod insert;
 pub(crate) mod levels;
 pub(crate) mod node_order;
+pub(crate) mod row_map;
 pub(crate) mod select_neighbors;

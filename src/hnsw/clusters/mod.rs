@@ -3,6 +3,7 @@
 //!
 //! [`kmeans`] finds them, [`inverted_lists`] stores them, [`nearest`] ranks them by distance to a query.
 
+pub(crate) mod entry_points;
 pub(crate) mod inverted_lists;
 pub(crate) mod kmeans;
 pub(crate) mod nearest;

@@ -1,53 +1,61 @@
-//! The cells of an index, nearest to a query first.
+//! The clusters of an index, nearest to a query first.
 
-use super::inverted_lists::Cells;
-use crate::hnsw::graph::distance_computer::CodeSpace;
+use super::inverted_lists::Clusters;
+use crate::hnsw::graph::distance_computer::CodeDistances;
 use crate::hnsw::kernels::{self, CodeMetric, Isa, Ones, QueryCode, dot_base};
 
 /// Keys that are looked at to find a limit.
 const SAMPLE: usize = 128;
 /// Keys that are compared with a limit at a time.
 const BLOCK: usize = 64;
-/// Parts of the range of keys that are told apart before cells are put in order.
+/// Parts of the range of keys that are told apart before clusters are put in order.
 const PARTS: usize = 512;
-/// Steps for each cell to its place among those of its part, at most; if one cell is so far away that most others are in one
+/// Steps for each cluster to its place among those of its part, at most; if one cluster is so far away that most others are in one
 /// part, sorting takes fewer.
 const STEPS: usize = 8;
 
-/// Cells in the order of their distance, and of their numbers if that is the same: some of them at a time, since most are
+/// Clusters in the order of their distance, and of their numbers if that is the same: some of them at a time, since most are
 /// never asked for. Which of them are compared at all does not change the order of the others.
 #[derive(Debug, Default)]
 pub(crate) struct Nearest {
-    /// The keys of all cells.
+    /// The keys of all clusters.
     keys: Vec<u32>,
     /// Some of them, sorted.
     sample: Vec<u32>,
-    /// Keys and cells from one limit up to the next.
+    /// Keys and clusters from one limit up to the next.
     found: Vec<u64>,
     /// The same in order, and how many of them were given.
     order: Vec<u64>,
     given: usize,
-    /// All cells with smaller keys were put in order.
+    /// All clusters with smaller keys were put in order.
     limit: u64,
-    /// How many cells will be put in order next, about.
+    /// How many clusters will be put in order next, about.
     more: usize,
 }
 
 impl Nearest {
-    /// Compares the centres of these cells with the query. About `first` of them will be asked for.
+    /// Compares the centroids of these clusters with the query. About `first` of them will be asked for.
     #[inline(always)]
-    pub(crate) fn fill(&mut self, cells: &Cells<'_>, space: &CodeSpace<'_>, first: usize, ids: &[u32]) {
+    pub(crate) fn fill(
+        &mut self,
+        clusters: &Clusters<'_>,
+        computer: &CodeDistances<'_>,
+        first: usize,
+        ids: &[u32],
+    ) {
         self.keys.resize(ids.len(), 0);
         let keys = &mut self.keys[..];
-        match space.query.metric {
-            CodeMetric::Dot => kernels::code_keys(space.isa, space.query, cells.centres, ids, keys),
+        match computer.query.metric {
+            CodeMetric::Dot => {
+                kernels::code_keys(computer.isa, computer.query, clusters.centroids, ids, keys)
+            }
             CodeMetric::Squared => {
                 // (q - c)² is q² + c² - 2 q c, and products are the cheaper ones. The sum fits whatever its parts do.
-                let bytes = space.query.bytes;
+                let bytes = computer.query.bytes;
                 kernels::code_keys(
-                    space.isa,
+                    computer.isa,
                     QueryCode::new(CodeMetric::Dot, bytes),
-                    cells.centres,
+                    clusters.centroids,
                     ids,
                     keys,
                 );
@@ -58,7 +66,7 @@ impl Nearest {
                 )]
                 let base = dot_base(bytes.len()) as u32;
                 let all = kernels::code_square(bytes).wrapping_sub(2 * base);
-                let squares = cells.squares();
+                let squares = clusters.squares();
                 let complete = |key: &mut u32, square: u32| {
                     *key = key.wrapping_mul(2).wrapping_add(all).wrapping_add(square);
                 };
@@ -81,7 +89,7 @@ impl Nearest {
         (self.given, self.limit, self.more) = (0, 0, first.max(1));
     }
 
-    /// The place of the next cell among those given, and the key of its centre.
+    /// The place of the next cluster among those given, and the key of its centroid.
     #[inline(always)]
     pub(crate) fn next(&mut self, isa: Isa) -> Option<(usize, u32)> {
         while self.given == self.order.len() {
@@ -92,11 +100,11 @@ impl Nearest {
         }
         let word = self.order[self.given];
         self.given += 1;
-        let cell = usize::try_from(word & u64::from(u32::MAX)).ok()?;
-        Some((cell, u32::try_from(word >> 32).expect("32 bits")))
+        let cluster = usize::try_from(word & u64::from(u32::MAX)).ok()?;
+        Some((cluster, u32::try_from(word >> 32).expect("32 bits")))
     }
 
-    /// Raises the limit, by the sample, and finds the cells below it that were not below it before.
+    /// Raises the limit, by the sample, and finds the clusters below it that were not below it before.
     #[inline(always)]
     fn put_in_order(&mut self, isa: Isa) {
         let before = self.sample.partition_point(|&key| u64::from(key) < self.limit);
@@ -116,8 +124,8 @@ impl Nearest {
                 within &= !kernels::at_most(isa, block, low - 1);
             }
             for place in Ones(within) {
-                let (key, cell) = (block[place as usize], first + u64::from(place));
-                self.found.push(u64::from(key) << 32 | cell);
+                let (key, cluster) = (block[place as usize], first + u64::from(place));
+                self.found.push(u64::from(key) << 32 | cluster);
             }
         }
         self.sort_by_parts();
@@ -190,26 +198,26 @@ mod tests {
             .into_iter()
             .flat_map(|count| [(count, CodeMetric::Squared), (count, CodeMetric::Dot)])
         {
-            let (mut centres, query) = (bytes(count * DIM, 1), bytes(DIM, 2));
+            let (mut centroids, query) = (bytes(count * DIM, 1), bytes(DIM, 2));
             // Some are at the same place, and one is far from all others.
-            let (first, rest) = centres.split_at_mut(DIM);
+            let (first, rest) = centroids.split_at_mut(DIM);
             rest.chunks_exact_mut(DIM)
                 .step_by(5)
-                .for_each(|centre| centre.copy_from_slice(first));
-            centres[(count - 1) * DIM..].fill(if query[0] < 128 { 255 } else { 0 });
+                .for_each(|centroid| centroid.copy_from_slice(first));
+            centroids[(count - 1) * DIM..].fill(if query[0] < 128 { 255 } else { 0 });
             let rows = CodeRows {
-                bytes: &centres,
+                bytes: &centroids,
                 stride: DIM,
             };
             let squares = OnceLock::new();
-            let cells = Cells {
-                centres: rows,
+            let clusters = Clusters {
+                centroids: rows,
                 starts: &[],
                 layers: 1,
                 squares: &squares,
                 groups: None,
             };
-            let space = CodeSpace {
+            let computer = CodeDistances {
                 isa: Isa::best(),
                 query: QueryCode::new(metric, &query),
                 codes: rows,
@@ -221,12 +229,12 @@ mod tests {
                     .collect::<Vec<u32>>()
             }) {
                 let mut keys = vec![0; ids.len()];
-                kernels::code_keys(Isa::Portable, space.query, rows, &ids, &mut keys);
+                kernels::code_keys(Isa::Portable, computer.query, rows, &ids, &mut keys);
                 let mut wanted: Vec<(u32, usize)> = keys.into_iter().zip(0..).collect();
                 wanted.sort_unstable();
                 for first in [1, 20, 5000] {
                     let mut nearest = Nearest::default();
-                    nearest.fill(&cells, &space, first, &ids);
+                    nearest.fill(&clusters, &computer, first, &ids);
                     let next = || nearest.next(Isa::best()).map(|(place, key)| (key, place));
                     let found: Vec<(u32, usize)> = std::iter::from_fn(next).collect();
                     assert_eq!(

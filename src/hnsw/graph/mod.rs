@@ -6,6 +6,11 @@
 
 pub(crate) mod candidate_list;
 pub(crate) mod distance_computer;
-pub(crate) mod entry_points;
 pub(crate) mod links;
+pub(crate) mod node_filter;
+pub(crate) mod node_rows;
+pub(crate) mod owned;
+pub(crate) mod reachable;
 pub(crate) mod search_layer;
+pub(crate) mod vectors;
+pub(crate) mod visited;

@@ -3,7 +3,7 @@
 use std::arch::x86_64::*;
 
 use super::avx512::ones;
-use crate::hnsw::graph::links::Le32;
+use crate::hnsw::ids::Le32;
 
 /// Writes those of `slots` to `out` that are below `count` and whose bit in `met` is 0. Gives how many,
 /// and whether a slot held neither a number below `count` nor [`NO_LINK`].
