@@ -74,10 +74,9 @@ impl Contents {
     }
 
     fn find_out(&self, path: &Path) -> io::Result<String> {
-        let found = hash(path);
+        let _done = Hashing { known: self, path };
+        let (stamp, hash) = hash(path)?;
         let mut known = self.lock();
-        known.hashing.remove(path);
-        let (stamp, hash) = found?;
         if known.hashes.len() >= FILES {
             known.hashes.clear();
         }
@@ -87,6 +86,18 @@ impl Contents {
 
     fn lock(&self) -> MutexGuard<'_, Known> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// While it lives the file is being hashed. It goes with a panic, too: otherwise nobody would try the file again.
+struct Hashing<'a> {
+    known: &'a Contents,
+    path: &'a Path,
+}
+
+impl Drop for Hashing<'_> {
+    fn drop(&mut self) {
+        self.known.lock().hashing.remove(self.path);
     }
 }
 

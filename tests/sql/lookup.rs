@@ -144,3 +144,27 @@ async fn a_filter_that_keeps_many_rows_is_left_to_the_tables_own_scan() {
     text(&ctx, "SET hnsw.mode = 'off'").await;
     assert_eq!(ours, text(&ctx, &sql).await);
 }
+
+#[tokio::test]
+async fn an_exact_scan_reads_the_vector_column_once() {
+    for page_index in [false, true] {
+        let dir = tempfile::tempdir().expect("a directory");
+        let ctx = session(dir.path(), page_index).await;
+        let query = (0..DIM).map(|axis| number(777, axis).to_string());
+        let query = query.collect::<Vec<_>>().join(", ");
+        for (columns, rows) in [("id, v", 5), ("*", 5), ("v", 700), ("name", 40)] {
+            let sql =
+                format!("SELECT {columns} FROM t ORDER BY array_distance(v, [{query}]), id LIMIT {rows}");
+            text(&ctx, "SET hnsw.mode = 'off'").await;
+            let right = text(&ctx, &sql).await;
+            for mode in ["auto", "exact"] {
+                text(&ctx, &format!("SET hnsw.mode = '{mode}'")).await;
+                let plan = text(&ctx, &format!("EXPLAIN ANALYZE {sql}")).await;
+                let read = metric(&plan, "VectorScanExec", "bytes_read");
+                assert!(read >= VECTOR_BYTES, "{plan}");
+                assert!(read < VECTOR_BYTES * 3 / 2, "{columns} {rows}: {read}\n{plan}");
+                assert_eq!(text(&ctx, &sql).await, right, "{mode} {columns} {rows}");
+            }
+        }
+    }
+}

@@ -34,6 +34,12 @@ pub(crate) struct Nearest {
 }
 
 impl Nearest {
+    /// The bytes that it holds.
+    pub(crate) fn bytes(&self) -> usize {
+        4 * (self.keys.capacity() + self.sample.capacity())
+            + 8 * (self.found.capacity() + self.order.capacity())
+    }
+
     /// Compares the centroids of these clusters with the query. About `first` of them will be asked for.
     #[inline(always)]
     pub(crate) fn fill(

@@ -23,6 +23,15 @@ pub(crate) struct Scratch {
     pub(crate) distances: u64,
 }
 
+impl Scratch {
+    /// The bytes that it holds.
+    pub(crate) fn bytes(&self) -> usize {
+        let numbers = self.fresh.capacity() + self.arrived.capacity() + self.keys.capacity();
+        let words = self.order.capacity() + self.entries.capacity();
+        self.visited.bytes() + self.candidate_list.bytes() + 4 * numbers + 8 * words
+    }
+}
+
 /// Nodes whose neighbors are looked at together once `ef` candidates are found: what they are compared by is
 /// waited for once, and nearly all of them would have their turn anyway. Fewer, if their cache lines would
 /// queue up.

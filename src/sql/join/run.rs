@@ -186,7 +186,8 @@ impl Join {
         let share = queries.len().div_ceil(threads).max(1);
         let memory = self.run.memory.new_empty();
         if let Strategy::Index(sidecar) = &self.run.spec.files[index].strategy {
-            memory.try_grow(search_memory(&self.run, sidecar).saturating_mul(threads))?;
+            let rows = allowed.as_ref().map_or(0, |rows| rows.count());
+            memory.try_grow(search_memory(&self.run, sidecar, rows).saturating_mul(threads))?;
         }
         // Blocking tasks run on when the query is dropped: they look whether it is still there.
         let stop = StopOnDrop::default();

@@ -130,7 +130,7 @@ async fn answer(
     let found = rows(&run, &filter).await;
     run.metrics.bytes_read.add(run.take_bytes_read());
     match found {
-        Ok(Some(rows)) => Ok(fetch(run, rows)),
+        Ok(Some(rows)) => Ok(fetch(run, rows, vec![])),
         Ok(None) => pass_through(&run, whole),
         Err(error) => {
             tracing::debug!(%error, %filter, "the rows of a filter cannot be found in advance");

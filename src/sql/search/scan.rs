@@ -26,10 +26,10 @@ use datafusion::physical_plan::{
 };
 use futures::{StreamExt, TryStreamExt};
 
+use super::cancel;
 use super::explain;
 use super::fetch::fetch;
 use super::files::SearchFile;
-use super::merge::choose;
 use super::metrics::SearchMetrics;
 use super::subquery_results::Late;
 use super::through_index::{Candidates, OtherDimension, PreparedQuery, can_skip, candidates};
@@ -283,12 +283,13 @@ async fn answer(
         _ => {}
     }
     let run = Arc::new(run);
-    let Ok(found) = search(&run, &query).await? else {
+    let Ok(mut found) = search(&run, &query).await? else {
         return pass_through(&run, whole);
     };
     run.metrics.bytes_read.add(run.take_bytes_read());
-    let rows = choose(found, &run.spec.request);
-    Ok(fetch(run, rows))
+    let kept = found.iter_mut().map(|of_file| of_file.vectors.take()).collect();
+    let rows = cancel::choose(found, &run.spec.request).await?;
+    Ok(fetch(run, rows, kept))
 }
 
 /// Searches all files, several at a time: those that may hold the nearest rows first, so that others can be skipped.
