@@ -44,6 +44,8 @@ type Truth = Arc<Vec<HashSet<i64>>>;
 struct Bench {
     ctx: SessionContext,
     vectors: Vec<Vec<f32>>,
+    /// The rows of the table of queries that hold them.
+    keys: Vec<i64>,
     /// The names to measure; all, if there are none.
     words: Vec<String>,
     rounds: usize,
@@ -58,6 +60,8 @@ enum Vector {
     Parameter,
     TableFunction,
     Direct,
+    /// The vector of a row of the table of queries.
+    Subquery,
 }
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
@@ -103,8 +107,12 @@ async fn main() -> Result<()> {
     )
     .await?;
     let built = start.elapsed();
-    let found = run(&ctx, "SELECT embedding FROM queries LIMIT 250").await?;
+    let found = run(&ctx, "SELECT embedding, id FROM queries LIMIT 250").await?;
     let vectors: Vec<Vec<f32>> = found.iter().flat_map(vectors_of).collect();
+    let keys = found
+        .iter()
+        .flat_map(|batch| batch.column(1).as_primitive::<Int64Type>().values().to_vec())
+        .collect();
     let rows = run(&ctx, "SELECT id FROM packages")
         .await?
         .iter()
@@ -123,6 +131,7 @@ async fn main() -> Result<()> {
     let bench = Bench {
         ctx,
         vectors,
+        keys,
         words: std::env::args()
             .skip(1)
             .filter(|word| !word.starts_with('-'))
@@ -158,6 +167,8 @@ impl Bench {
         self.measure("top-10 id + distance, literal", id, "", 10, Vector::Literal)
             .await?;
         self.measure("top-10 id + distance, $1", id, "", 10, Vector::Parameter)
+            .await?;
+        self.measure("top-10 id + distance, subquery", id, "", 10, Vector::Subquery)
             .await?;
         self.measure(
             "top-10 id + distance, vector_search",
@@ -196,14 +207,10 @@ impl Bench {
         }
         for mode in ["exact", "off"] {
             run(&self.ctx, &format!("SET hnsw.mode = '{mode}'")).await?;
-            self.measure(
-                &format!("mode {mode}: top-10 id + distance, $1"),
-                id,
-                "",
-                10,
-                Vector::Parameter,
-            )
-            .await?;
+            for (how, vector) in [("$1", Vector::Parameter), ("subquery", Vector::Subquery)] {
+                let name = format!("mode {mode}: top-10 id + distance, {how}");
+                self.measure(&name, id, "", 10, vector).await?;
+            }
         }
         run(&self.ctx, "SET hnsw.mode = 'auto'").await?;
         split::print_head();
@@ -239,14 +246,14 @@ impl Bench {
         let queries = if slow { 20 } else { self.vectors.len() };
         let truth = self.truth(filter, k).await?;
         for round in 0..self.rounds {
-            for (number, query) in self.vectors.iter().take(queries).enumerate() {
+            for number in 0..queries.min(self.vectors.len()) {
                 // A filter that nobody remembers, with the same rows.
                 let filter = match name.contains("cold") {
                     true => format!("{filter} AND id <> -{}", round * queries + number + 1),
                     false => filter.to_owned(),
                 };
                 let start = Instant::now();
-                let batches = self.ask(columns, &filter, k, vector, query).await?;
+                let batches = self.ask(columns, &filter, k, vector, number).await?;
                 if round > 0 || number >= WARM_UP || slow {
                     times.push(start.elapsed());
                 }
@@ -267,8 +274,9 @@ impl Bench {
         filter: &str,
         k: usize,
         how: Vector,
-        query: &[f32],
+        number: usize,
     ) -> Result<Vec<RecordBatch>> {
+        let query = &self.vectors[number];
         let literal = || format!("{query:?}");
         let sql = |q: &str| {
             let columns = columns.replace('Q', q);
@@ -282,6 +290,14 @@ impl Bench {
                 let frame = self.ctx.hnsw_sql(&sql("$1")).await?;
                 let params = ParamValues::from(vec![parameter(query)]);
                 Box::pin(async move { frame.with_param_values(params)?.collect().await }).await
+            }
+            Vector::Subquery => {
+                let key = self.keys[number];
+                run(
+                    &self.ctx,
+                    &sql(&format!("(SELECT embedding FROM queries WHERE id = {key})")),
+                )
+                .await
             }
             Vector::TableFunction => {
                 let sql = format!(

@@ -8,8 +8,12 @@ mod compare;
 mod equivalence;
 #[path = "sql/join.rs"]
 mod join;
+#[path = "sql/lookup.rs"]
+mod lookup;
 #[path = "sql/query.rs"]
 mod query;
+#[path = "sql/remembered.rs"]
+mod remembered;
 #[path = "sql/shapes.rs"]
 mod shapes;
 #[path = "sql/vectors.rs"]

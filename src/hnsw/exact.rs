@@ -249,6 +249,11 @@ impl TopK {
         self.heap.is_empty()
     }
 
+    /// The rows held, in no particular order, ties included.
+    pub fn iter(&self) -> impl Iterator<Item = &Neighbour> + Clone {
+        self.heap.iter().chain(&self.tied)
+    }
+
     /// Takes in all that `other` holds.
     pub fn merge(&mut self, other: Self) {
         for neighbor in other.heap.into_iter().chain(other.tied) {

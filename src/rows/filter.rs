@@ -6,10 +6,16 @@ use std::sync::Arc;
 
 use datafusion::arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef};
 use datafusion::common::ScalarValue;
+use datafusion::common::tree_node::TreeNode;
 use datafusion::error::Result;
 use datafusion::execution::TaskContext;
-use datafusion::physical_expr::PhysicalExpr;
+use datafusion::logical_expr::Volatility;
+use datafusion::physical_expr::expressions::{
+    BinaryExpr, CaseExpr, CastExpr, Column, InListExpr, IsNotNullExpr, IsNullExpr, LikeExpr, Literal,
+    NegativeExpr, NotExpr, TryCastExpr,
+};
 use datafusion::physical_expr::utils::{collect_columns, reassign_expr_columns};
+use datafusion::physical_expr::{PhysicalExpr, ScalarFunctionExpr};
 use futures::TryStreamExt;
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
@@ -36,6 +42,8 @@ pub(crate) struct RowFilter {
     pub columns: Vec<usize>,
     /// The same predicate over a batch of just those columns.
     over_columns: Arc<dyn PhysicalExpr>,
+    /// Whether it has the same rows in every query.
+    immutable: bool,
 }
 
 impl RowFilter {
@@ -50,10 +58,17 @@ impl RowFilter {
         fields.push(Arc::new(Field::new(ROW_NUMBER, DataType::Int64, false)));
         let over_columns = reassign_expr_columns(Arc::clone(&predicate), &Schema::new(fields))?;
         Ok(Self {
+            immutable: is_immutable(&predicate),
             over_table: predicate,
             columns,
             over_columns,
         })
+    }
+
+    /// Whether it has the same rows in every query, so that a bitmap may be kept for the next one. Not so with a
+    /// function that is only stable within a query, such as one that asks who the user is.
+    pub(crate) fn is_immutable(&self) -> bool {
+        self.immutable
     }
 
     /// The predicate over batches whose first columns are [`columns`](Self::columns).
@@ -63,7 +78,8 @@ impl RowFilter {
 
     /// The rows of a file for which the predicate is true, and whether they were known already.
     ///
-    /// `read` says which file; its columns and its pruning are replaced by the filter's.
+    /// `read` says which file; its columns and its pruning are replaced by the filter's. Only the bitmap of an
+    /// [immutable](Self::is_immutable) filter may go into a cache that outlives the query.
     pub(crate) async fn rows(
         &self,
         cache: &FilterCache,
@@ -121,6 +137,30 @@ impl RowFilter {
     }
 }
 
+/// Whether a predicate is made of nothing but columns, constants, operators and immutable functions. Expressions that
+/// are not known here may depend on anything.
+fn is_immutable(predicate: &Arc<dyn PhysicalExpr>) -> bool {
+    let may_change = predicate.exists(|e| {
+        if let Some(call) = e.downcast_ref::<ScalarFunctionExpr>() {
+            return Ok(call.fun().signature().volatility != Volatility::Immutable);
+        }
+        let is_known = e.is::<Column>()
+            || e.is::<Literal>()
+            || e.is::<BinaryExpr>()
+            || e.is::<NotExpr>()
+            || e.is::<IsNullExpr>()
+            || e.is::<IsNotNullExpr>()
+            || e.is::<InListExpr>()
+            || e.is::<LikeExpr>()
+            || e.is::<CaseExpr>()
+            || e.is::<CastExpr>()
+            || e.is::<TryCastExpr>()
+            || e.is::<NegativeExpr>();
+        Ok(!is_known)
+    });
+    may_change.is_ok_and(|may_change| !may_change)
+}
+
 /// What a bitmap is true of.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct FilterKey {
@@ -148,7 +188,7 @@ impl Hash for Predicate {
     }
 }
 
-/// Bitmaps found so far, shared by all queries of a session; the least useful go first.
+/// Bitmaps found so far, shared by all queries of a session or by the parts of one query; the least useful go first.
 #[derive(Debug)]
 pub(crate) struct FilterCache(Cache<FilterKey, Bitmap, Bytes>);
 
@@ -170,6 +210,11 @@ impl FilterCache {
     /// A cache of this many bytes.
     pub(crate) fn new(bytes: u64) -> Self {
         Self(undivided(1024, bytes, Bytes))
+    }
+
+    /// How many bytes it may hold.
+    pub(crate) fn capacity(&self) -> u64 {
+        self.0.capacity()
     }
 
     /// Changes how many bytes it may hold.

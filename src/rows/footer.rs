@@ -15,17 +15,22 @@ use datafusion::parquet::errors::Result as ParquetResult;
 use datafusion::parquet::file::metadata::{PageIndexPolicy, ParquetMetaData, ParquetMetaDataReader};
 use futures::future::BoxFuture;
 use futures::{FutureExt, TryFutureExt};
+use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 use xxhash_rust::xxh3::xxh3_128;
 
-use super::memory::take_to_keep;
+use super::memory::{take_to_keep, undivided};
 use super::source_file::SourceFile;
 use super::version::Version;
 
 /// How many bytes at the end of a file are read at first. Larger footers take a second read.
 const TAIL: u64 = 64 * 1024;
 
-/// How many footers are kept.
+/// How many bytes of footers are kept. The footer of a file with many pages is large: its page index lists each page
+/// of each column.
+const BYTES_KEPT: u64 = 256 << 20;
+
+/// About how many footers that is, for the size of the cache's table.
 const FOOTERS_KEPT: usize = 4096;
 
 /// The name of the memory consumer.
@@ -90,15 +95,24 @@ impl FooterKey {
 /// The footers read so far, shared by all queries of a session.
 #[derive(Debug)]
 pub(crate) struct FooterCache {
-    footers: Cache<FooterKey, Arc<Footer>>,
+    footers: Cache<FooterKey, Arc<Footer>, Memory>,
     pool: Arc<dyn MemoryPool>,
+}
+
+#[derive(Clone, Debug)]
+struct Memory;
+
+impl Weighter<FooterKey, Arc<Footer>> for Memory {
+    fn weight(&self, key: &FooterKey, footer: &Arc<Footer>) -> u64 {
+        (footer.metadata.memory_size() + key.location.len() + size_of::<Footer>()) as u64
+    }
 }
 
 impl FooterCache {
     /// A cache that registers its memory with this pool.
     pub(crate) fn new(pool: Arc<dyn MemoryPool>) -> Self {
         Self {
-            footers: Cache::new(FOOTERS_KEPT),
+            footers: undivided(FOOTERS_KEPT, BYTES_KEPT, Memory),
             pool,
         }
     }

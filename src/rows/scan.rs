@@ -88,6 +88,15 @@ impl TableFiles {
         &self.config.object_store_url
     }
 
+    /// The scan that was taken apart, leaving out row groups and pages in which no row can satisfy this predicate.
+    pub(crate) fn pruned_by(&self, predicate: &Arc<dyn PhysicalExpr>) -> Arc<dyn ExecutionPlan> {
+        let source = self.source.with_predicate(Arc::clone(predicate));
+        let config = FileScanConfigBuilder::from(self.config.clone())
+            .with_source(Arc::new(source))
+            .build();
+        DataSourceExec::from_data_source(config)
+    }
+
     /// Reads one file.
     ///
     /// The stream's columns are `read.columns` (indices into the table's schema), then the row number (`Int64`).

@@ -37,6 +37,12 @@ pub(crate) struct Nearest {
 }
 
 impl Nearest {
+    /// The bytes that it holds.
+    pub(crate) fn bytes(&self) -> usize {
+        4 * (self.keys.capacity() + self.sample.capacity())
+            + 8 * (self.found.capacity() + self.order.capacity())
+    }
+
     /// Compares these centroids with the query. The caller will ask for about `first` of them.
     #[inline(always)]
     pub(crate) fn fill(

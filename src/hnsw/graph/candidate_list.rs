@@ -46,6 +46,11 @@ pub(crate) struct CandidateList {
 }
 
 impl CandidateList {
+    /// The bytes that it holds.
+    pub(crate) fn bytes(&self) -> usize {
+        self.places.capacity() * size_of::<Candidate>()
+    }
+
     pub(crate) fn reset(&mut self, capacity: usize) {
         self.capacity = capacity.max(1);
         (self.len, self.cursor, self.horizon) = (0, 0, usize::MAX);

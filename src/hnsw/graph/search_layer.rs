@@ -23,6 +23,15 @@ pub(crate) struct Scratch {
     pub(crate) distances: u64,
 }
 
+impl Scratch {
+    /// The bytes that it holds.
+    pub(crate) fn bytes(&self) -> usize {
+        let numbers = self.fresh.capacity() + self.arrived.capacity() + self.keys.capacity();
+        let words = self.order.capacity() + self.entries.capacity();
+        self.visited.bytes() + self.candidate_list.bytes() + 4 * numbers + 8 * words
+    }
+}
+
 /// Candidates whose neighbors are collected and compared together, once `ef` candidates are found. Their codes
 /// are then on their way from memory at the same time, and nearly all of these candidates would be expanded
 /// anyway.

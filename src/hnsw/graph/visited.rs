@@ -11,6 +11,11 @@ pub(crate) struct Visited {
 }
 
 impl Visited {
+    /// The bytes that it holds.
+    pub(crate) fn bytes(&self) -> usize {
+        4 * (self.words.capacity() + self.touched.capacity())
+    }
+
     /// Forgets everything and makes room for `nodes`.
     pub(crate) fn reset(&mut self, nodes: u32) {
         for word in &self.touched[..self.touched_len] {

@@ -5,18 +5,20 @@
 //! checked against the Parquet file at hand: so it is used, and renewed in the background. What it does not show
 //! may exist by now: so that is believed only for [`listing_ttl`](crate::sidecar::SidecarOptions::listing_ttl).
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
+use std::convert::Infallible;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use object_store::{ObjectMeta, ObjectStoreExt};
+use quick_cache::sync::Cache;
 
 use super::requests::{Objects, ask, cannot_list, common_root, head, list, list_tree};
 use crate::sidecar::options::SidecarOptions;
 use crate::sidecar::place::home::RemoteDir;
 use crate::sidecar::place::name::SidecarName;
 
-/// Directories remembered at most.
+/// About how many directories are remembered; the least useful go first.
 const DIRECTORIES: usize = 16_384;
 
 /// For how many times the usual time a listing is used as it is for what it shows.
@@ -35,13 +37,23 @@ const MANY: usize = 8;
 const PAGE: usize = 1000;
 
 /// The remembered listings.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Listings {
-    cells: Mutex<HashMap<String, Arc<Cell>>>,
+    cells: Cache<String, Arc<Cell>>,
     /// Objects of stores whose listings show no e-tags, as those stores describe them when asked for one.
-    described: Mutex<HashMap<String, ObjectMeta>>,
+    described: Cache<String, ObjectMeta>,
     /// Held by the one who lists a whole tree.
     ahead: tokio::sync::Mutex<()>,
+}
+
+impl Default for Listings {
+    fn default() -> Self {
+        Self {
+            cells: Cache::new(DIRECTORIES),
+            described: Cache::new(DIRECTORIES),
+            ahead: tokio::sync::Mutex::default(),
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -185,10 +197,10 @@ impl Listings {
             return Ok(Some(object.clone()));
         }
         let key = dir.address(&object.location);
-        if let Some(known) = self.described().get(&key)
+        if let Some(known) = self.described.get(&key)
             && (known.size, known.last_modified) == (object.size, object.last_modified)
         {
-            return Ok(Some(known.clone()));
+            return Ok(Some(known));
         }
         let asked = SystemTime::now();
         let found = ask(patience.timeout, || async {
@@ -203,17 +215,9 @@ impl Listings {
             .checked_sub(SETTLED)
             .is_some_and(|then| SystemTime::from(found.last_modified) < then);
         if settled {
-            let mut described = self.described();
-            if described.len() >= DIRECTORIES {
-                described.clear();
-            }
-            described.insert(key, found.clone());
+            self.described.insert(key, found.clone());
         }
         Ok(Some(found))
-    }
-
-    fn described(&self) -> MutexGuard<'_, HashMap<String, ObjectMeta>> {
-        self.described.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Notes a change that we made ourselves.
@@ -246,11 +250,10 @@ impl Listings {
         } else {
             dir.address(&dir.dir)
         };
-        let mut cells = self.cells.lock().unwrap_or_else(PoisonError::into_inner);
-        if cells.len() >= DIRECTORIES && !cells.contains_key(&key) {
-            cells.clear();
+        let new = || Ok::<_, Infallible>(Arc::default());
+        match self.cells.get_or_insert_with(&key, new) {
+            Ok(cell) => cell,
         }
-        Arc::clone(cells.entry(key).or_default())
     }
 }
 

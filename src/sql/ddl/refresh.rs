@@ -82,11 +82,13 @@ impl Command for RefreshCommand {
             if Distance::of_metric(metric).is_none() {
                 continue;
             }
-            indexes.entry((column, metric.name())).or_insert_with(|| OptionList {
-                metric: Some(metric),
-                if_not_exists: Some(true),
-                ..OptionList::default()
-            });
+            indexes
+                .entry((column, metric.name()))
+                .or_insert_with(|| OptionList {
+                    metric: Some(metric),
+                    if_not_exists: Some(true),
+                    ..OptionList::default()
+                });
         }
         let mut summaries = vec![];
         for ((column, _), options) in indexes {

@@ -45,7 +45,7 @@ impl Fetched {
             rows.sort_unstable();
             rows.dedup();
             if !rows.is_empty() {
-                let fetched = fetch_file(Arc::clone(run), file, rows.clone()).await?;
+                let fetched = fetch_file(Arc::clone(run), file, rows.clone(), None).await?;
                 memory.try_grow(fetched.memory.size())?;
                 batches.extend(fetched.batches);
             }

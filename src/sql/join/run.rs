@@ -130,7 +130,7 @@ impl Join {
         let Some(filter) = &run.filter else {
             return Ok(None);
         };
-        let cache = &run.spec.shared.filters;
+        let cache = run.bitmaps(filter);
         let read = run.read(&run.spec.files[index]);
         let (rows, _) = filter.rows(cache, &run.spec.table, read, &run.context).await?;
         Ok(Some(rows))
@@ -228,7 +228,8 @@ impl Join {
         let share = queries.len().div_ceil(threads).max(1);
         let memory = self.run.memory.new_empty();
         if let Some(sidecar) = self.run.spec.files[index].index() {
-            memory.try_grow(search_memory(&self.run, sidecar).saturating_mul(threads))?;
+            let rows = allowed.as_ref().map_or(0, |rows| rows.count());
+            memory.try_grow(search_memory(&self.run, sidecar, rows).saturating_mul(threads))?;
         }
         // Blocking tasks run on when the query is dropped: they look whether it is still there.
         let stop = StopOnDrop::default();

@@ -48,6 +48,13 @@ pub(crate) struct KnnRequest {
     pub late_filters: usize,
 }
 
+impl KnnRequest {
+    /// Whether results of subqueries are a part of it.
+    pub(crate) fn reads_subqueries(&self) -> bool {
+        matches!(self.query, QueryVector::Subquery) || self.late_filters > 0
+    }
+}
+
 /// A Sort by a distance.
 #[derive(Debug)]
 pub(crate) enum Recognised {

@@ -8,6 +8,7 @@ use datafusion::datasource::{DefaultTableSource, TableProvider, provider_as_sour
 use datafusion::logical_expr::{LogicalPlan, Sort, TableScan, TableSource};
 use datafusion::optimizer::optimizer::{ApplyOrder, OptimizerConfig, OptimizerRule};
 
+use super::point_lookup::look_up_vectors;
 use crate::rows::scan::is_parquet_listing;
 use crate::sql::ddl::tables::is_path;
 use crate::sql::options::{HnswOptions, Mode};
@@ -50,6 +51,12 @@ impl OptimizerRule for KnnRule {
             None => return Ok(Transformed::no(plan)),
             Some(Recognised::Knn(request)) => Asked::Knn(Arc::new(request)),
             Some(Recognised::Refused(refusal)) => Asked::Refused(refusal),
+        };
+        let plan = match &asked {
+            Asked::Knn(request) if request.reads_subqueries() => {
+                look_up_vectors(plan, request, &self.shared)?
+            }
+            _ => plan,
         };
         let LogicalPlan::Sort(sort) = plan else {
             unreachable!("matched above")

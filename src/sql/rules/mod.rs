@@ -1,12 +1,14 @@
 //! What [`register`](crate::register) adds to DataFusion's planner: the list to read before an upgrade of DataFusion.
 //!
 //! In the order in which they run: [`fold_array_literal`] while SQL is planned, [`create_index`], [`widen_lists`] and
-//! [`bind_query`] as analyzer rules, [`ranked_join`] and [`knn`] as optimizer rules, [`seal_search`] around the physical rules.
+//! [`bind_query`] as analyzer rules, [`ranked_join`] and [`knn`] (with [`point_lookup`] for the subqueries of a search) as
+//! optimizer rules, [`seal_search`] around the physical rules.
 
 pub(crate) mod bind_query;
 pub(crate) mod create_index;
 pub mod fold_array_literal;
 pub(crate) mod knn;
+pub(crate) mod point_lookup;
 pub(crate) mod ranked_join;
 pub(crate) mod seal_search;
 pub(crate) mod widen_lists;

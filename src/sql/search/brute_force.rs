@@ -6,6 +6,7 @@ use datafusion::common::Result;
 use futures::TryStreamExt;
 
 use super::files::SearchFile;
+use super::kept_vectors::VectorKeeper;
 use super::scan::Run;
 use super::through_index::{Candidate, Candidates, OtherDimension, PreparedQuery};
 use crate::hnsw::VectorMetric;
@@ -26,15 +27,27 @@ pub(crate) async fn scan_vectors(
     file: &SearchFile,
     query: &PreparedQuery,
 ) -> Result<Result<Candidates, OtherDimension>> {
-    let found = scan_vectors_for(run, file, &[query]).await?;
+    let fetches_vectors = run.spec.projection.contains(&run.spec.request.column);
+    let keeper = fetches_vectors.then(|| VectorKeeper::new(run.memory.new_empty()));
+    let found = scan(run, file, &[query], keeper).await?;
     Ok(found.map(|mut found| found.pop().unwrap_or_default()))
 }
 
 /// Compares every vector of a file that passes the filter with each of the queries, reading the file once.
-pub(crate) async fn scan_vectors_for<'q>(
+pub(crate) async fn scan_vectors_for(
+    run: &Run,
+    file: &SearchFile,
+    queries: &[&PreparedQuery],
+) -> Result<Result<Vec<Candidates>, OtherDimension>> {
+    scan(run, file, queries, None).await
+}
+
+/// The keeper is for the rows of the first query.
+async fn scan<'q>(
     run: &Run,
     file: &SearchFile,
     queries: &[&'q PreparedQuery],
+    mut keeper: Option<VectorKeeper>,
 ) -> Result<Result<Vec<Candidates>, OtherDimension>> {
     let spec = &run.spec;
     let mut columns = run
@@ -83,13 +96,24 @@ pub(crate) async fn scan_vectors_for<'q>(
             let counted: usize = gathers.iter_mut().map(Gather::take_count).sum();
             run.metrics.distances.add(counted);
         }
+        if let (Some(keeper), Some(gather)) = (&mut keeper, gathers.first_mut()) {
+            gather.flush();
+            keeper.keep(numbers, batch.column(vector_at), gather.rows())?;
+        }
     }
-    let found = gathers.into_iter().map(|mut gather| {
+    let mut found = vec![];
+    for mut gather in gathers {
         gather.flush();
         run.metrics.distances.add(gather.take_count());
-        gather.finish().held(run)
-    });
-    Ok(Ok(found.collect::<Result<_>>()?))
+        let vectors = match keeper.take() {
+            Some(keeper) => keeper.finish(gather.rows())?,
+            None => None,
+        };
+        let mut candidates = gather.finish();
+        candidates.vectors = vectors;
+        found.push(candidates.held(run)?);
+    }
+    Ok(Ok(found))
 }
 
 /// The k nearest of the vectors offered so far.
@@ -177,6 +201,12 @@ impl<'a> Gather<'a> {
         }
     }
 
+    /// The rows that it would offer by now.
+    fn rows(&self) -> impl Iterator<Item = u64> + Clone {
+        let listed = self.found.always.iter().chain(&self.found.nulls).copied();
+        self.nearest.iter().map(|near| near.row.get()).chain(listed)
+    }
+
     /// Bytes that it holds, roughly.
     fn memory(&self) -> usize {
         (self.found.nulls.len() + self.found.always.len()) * size_of::<u64>()
@@ -189,8 +219,8 @@ impl<'a> Gather<'a> {
     }
 
     fn finish(mut self) -> Candidates {
-        let near = self.nearest.into_sorted();
-        self.found.near = near
+        self.found.near = self
+            .nearest
             .iter()
             .map(|n| Candidate::exactly(n.row.get(), n.distance))
             .collect();

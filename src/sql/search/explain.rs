@@ -8,6 +8,7 @@ use datafusion::physical_plan::DisplayFormatType;
 use super::files::Strategy;
 use super::scan::ScanSpec;
 use super::subquery_results::Late;
+use crate::rows::filter::RowFilter;
 use crate::sql::recognize::query_vector::QueryVector;
 
 /// Writes the scan's line.
@@ -23,6 +24,23 @@ pub(crate) fn scan(
 /// Writes the join's line.
 pub(crate) fn join(spec: &ScanSpec, format: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     node("VectorJoinExec", spec, None, format, f)
+}
+
+/// Writes the line of a look-up.
+pub(crate) fn lookup(
+    spec: &ScanSpec,
+    filter: &RowFilter,
+    format: DisplayFormatType,
+    f: &mut fmt::Formatter<'_>,
+) -> fmt::Result {
+    let (column, files) = (&spec.request.column_name, files(spec));
+    if format == DisplayFormatType::TreeRender {
+        return write!(f, "column={column}\nfiles={files}\nfilter={filter}");
+    }
+    write!(
+        f,
+        "VectorLookupExec: column={column}, files=[{files}], filter={filter}"
+    )
 }
 
 fn node(

@@ -11,6 +11,7 @@ use datafusion::arrow::buffer::OffsetBuffer;
 use datafusion::arrow::compute::{cast, take};
 use datafusion::arrow::datatypes::{DataType, FieldRef};
 use datafusion::common::{Result, internal_datafusion_err};
+use datafusion::error::DataFusionError;
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::memory_pool::MemoryReservation;
 use datafusion::parquet::arrow::arrow_reader::RowSelection;
@@ -18,6 +19,7 @@ use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use futures::{StreamExt, TryStreamExt};
 
 use super::files::SearchFile;
+use super::kept_vectors::KeptVectors;
 use super::scan::Run;
 use crate::id::RowId;
 use crate::rows::pause::Pause;
@@ -25,14 +27,19 @@ use crate::rows::scan::row_numbers;
 use crate::sidecar::Sidecar;
 
 /// Files fetched from at the same time.
-const FETCHES_AT_ONCE: usize = 8;
+pub(crate) const FETCHES_AT_ONCE: usize = 8;
 
-/// Fetches the chosen rows of each file.
-pub(crate) fn fetch(run: Arc<Run>, rows: Vec<Vec<u64>>) -> SendableRecordBatchStream {
+/// Fetches the chosen rows of each file; of some files vectors may have been kept.
+pub(crate) fn fetch(
+    run: Arc<Run>,
+    rows: Vec<Vec<u64>>,
+    kept: Vec<Option<KeptVectors>>,
+) -> SendableRecordBatchStream {
     let schema = Arc::clone(&run.spec.schema);
-    let batches = futures::stream::iter(rows.into_iter().enumerate())
-        .filter(|(_, rows)| futures::future::ready(!rows.is_empty()))
-        .map(move |(index, rows)| fetch_file(Arc::clone(&run), index, rows))
+    let kept = kept.into_iter().chain(std::iter::repeat_with(|| None));
+    let batches = futures::stream::iter(rows.into_iter().zip(kept).enumerate())
+        .filter(|(_, (rows, _))| futures::future::ready(!rows.is_empty()))
+        .map(move |(index, (rows, kept))| fetch_file(Arc::clone(&run), index, rows, kept))
         .buffered(FETCHES_AT_ONCE)
         .map_ok(|fetched| {
             let Fetched { batches, memory } = fetched;
@@ -53,13 +60,13 @@ pub(crate) struct Fetched {
 }
 
 /// Fetches these rows of one file, in this order, which is ascending.
-pub(crate) async fn fetch_file(run: Arc<Run>, index: usize, rows: Vec<u64>) -> Result<Fetched> {
+pub(crate) async fn fetch_file(
+    run: Arc<Run>,
+    index: usize,
+    rows: Vec<u64>,
+    kept: Option<KeptVectors>,
+) -> Result<Fetched> {
     let memory = run.memory.new_empty();
-    let one = |batch: RecordBatch, memory: MemoryReservation| {
-        memory.try_grow(batch.get_array_memory_size())?;
-        let batches = vec![batch];
-        Ok(Fetched { batches, memory })
-    };
     let _timer = run.metrics.fetch_time.timer();
     let file = &run.spec.files[index];
     let spec = &run.spec;
@@ -67,58 +74,55 @@ pub(crate) async fn fetch_file(run: Arc<Run>, index: usize, rows: Vec<u64>) -> R
         .projection
         .iter()
         .position(|&column| column == spec.request.column)
-        .and_then(|at| Some((at, holder(&run, file, &rows)?)));
+        .and_then(|at| Some((at, VectorSource::of(&run, file, &rows, kept.as_ref())?)));
     run.metrics.rows_fetched.add(rows.len());
     let mut columns = spec.projection.clone();
-    if let Some((at, sidecar)) = vectors {
+    if let Some((at, _)) = vectors {
         columns.remove(at);
-        if columns.is_empty() {
-            let vectors = from_sidecar(sidecar, rows.iter().copied(), &spec.vector_type)?;
-            let batch = RecordBatch::try_new(Arc::clone(&spec.schema), vec![vectors])?;
-            return one(batch, memory);
-        }
     }
-    // Also refuses rows that the file does not have, which only a damaged index can name.
-    let selection = selection(&rows, file.footer.rows)?;
     let mut read = run.read(file);
     read.columns = &columns;
     let whole = match columns.contains(&spec.request.column) {
         true => None,
+        false if columns.is_empty() && vectors.is_some() => Some(vec![]),
         false => spec.shared.columns.whole(&spec.table, read, &run.context).await?,
+    };
+    let (mut batches, mut pause) = (vec![], Pause::new());
+    let mut put = |mut arrays: Vec<ArrayRef>, rows: &mut dyn Iterator<Item = u64>, count: usize| {
+        if let Some((at, source)) = &vectors {
+            arrays.insert(*at, source.vectors(rows, &spec.vector_type)?);
+        }
+        let count = RecordBatchOptions::new().with_row_count(Some(count));
+        let batch = RecordBatch::try_new_with_options(Arc::clone(&spec.schema), arrays, &count)?;
+        memory.try_grow(batch.get_array_memory_size())?;
+        batches.push(batch);
+        Ok::<_, DataFusionError>(())
     };
     if let Some(whole) = whole {
         run.metrics.bytes_read.add(run.take_bytes_read());
-        let places = UInt64Array::from_iter_values(rows.iter().copied());
-        let mut arrays = whole
-            .iter()
-            .map(|column| take(column, &places, None))
-            .collect::<Result<Vec<_>, _>>()?;
-        if let Some((at, sidecar)) = vectors {
-            arrays.insert(
-                at,
-                from_sidecar(sidecar, rows.iter().copied(), &spec.vector_type)?,
-            );
+        // Some rows at a time: a query may be dropped in between, and learns soon if memory is short.
+        for some in rows.chunks(run.context.session_config().batch_size().max(1)) {
+            pause.if_due().await;
+            let places = UInt64Array::from_iter_values(some.iter().copied());
+            let arrays = whole.iter().map(|column| take(column, &places, None));
+            put(
+                arrays.collect::<Result<_, _>>()?,
+                &mut some.iter().copied(),
+                some.len(),
+            )?;
         }
-        let count = RecordBatchOptions::new().with_row_count(Some(rows.len()));
-        let batch = RecordBatch::try_new_with_options(Arc::clone(&spec.schema), arrays, &count)?;
-        return one(batch, memory);
+        return Ok(Fetched { batches, memory });
     }
+    // Also refuses rows that the file does not have, which only a damaged index can name.
     let mut read = run.read(file);
     read.columns = &columns;
-    read.selection = Some(selection);
+    read.selection = Some(selection(&rows, file.footer.rows)?);
     let mut stream = spec.table.read(read, &run.context)?;
-    let (mut batches, mut pause) = (vec![], Pause::new());
     while let Some(batch) = stream.try_next().await? {
         pause.if_due().await;
-        let mut arrays = batch.columns()[..columns.len()].to_vec();
-        if let Some((at, sidecar)) = vectors {
-            let numbers = row_numbers(&batch)?.values().iter().map(|n| n.cast_unsigned());
-            arrays.insert(at, from_sidecar(sidecar, numbers, &spec.vector_type)?);
-        }
-        let rows = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
-        let batch = RecordBatch::try_new_with_options(Arc::clone(&spec.schema), arrays, &rows)?;
-        memory.try_grow(batch.get_array_memory_size())?;
-        batches.push(batch);
+        let arrays = batch.columns()[..columns.len()].to_vec();
+        let mut numbers = row_numbers(&batch)?.values().iter().map(|n| n.cast_unsigned());
+        put(arrays, &mut numbers, batch.num_rows())?;
     }
     run.metrics.bytes_read.add(run.take_bytes_read());
     let found: usize = batches.iter().map(RecordBatch::num_rows).sum();
@@ -132,13 +136,33 @@ pub(crate) async fn fetch_file(run: Arc<Run>, index: usize, rows: Vec<u64>) -> R
     Ok(Fetched { batches, memory })
 }
 
-/// The sidecar of a file, if it can give the vectors of all these rows as the table's scan would.
-fn holder<'a>(run: &Run, file: &'a SearchFile, rows: &[u64]) -> Option<&'a Sidecar> {
-    let sidecar = file.index()?;
-    let all = run.spec.holds_bits(sidecar)
-        && sidecar.gives_vectors()
-        && rows.iter().all(|&row| sidecar.vector(RowId::new(row)).is_some());
-    all.then_some(sidecar.as_ref())
+/// Where the vectors of rows come from, if not from the pages of the file.
+#[derive(Clone, Copy)]
+enum VectorSource<'a> {
+    Sidecar(&'a Sidecar),
+    Kept(&'a KeptVectors),
+}
+
+impl<'a> VectorSource<'a> {
+    /// One that can give the vectors of all these rows as the table's scan would.
+    fn of(run: &Run, file: &'a SearchFile, rows: &[u64], kept: Option<&'a KeptVectors>) -> Option<Self> {
+        let sidecar = file.index().filter(|sidecar| {
+            run.spec.holds_bits(sidecar)
+                && sidecar.gives_vectors()
+                && rows.iter().all(|&row| sidecar.vector(RowId::new(row)).is_some())
+        });
+        match sidecar {
+            Some(sidecar) => Some(Self::Sidecar(sidecar.as_ref())),
+            None => kept.filter(|kept| kept.has(rows)).map(Self::Kept),
+        }
+    }
+
+    fn vectors(self, rows: &mut dyn Iterator<Item = u64>, vector_type: &DataType) -> Result<ArrayRef> {
+        match self {
+            Self::Sidecar(sidecar) => from_sidecar(sidecar, rows, vector_type),
+            Self::Kept(kept) => kept.of(rows),
+        }
+    }
 }
 
 /// Compares the vectors of chosen rows with their checksums. A file of which one disagrees has no index from then on.

@@ -4,8 +4,8 @@
 //! the limit above it are DataFusion's own.
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::common::runtime::SpawnedTask;
@@ -26,15 +26,15 @@ use datafusion::physical_plan::{
 };
 use futures::{StreamExt, TryStreamExt};
 
+use super::cancel;
 use super::explain;
 use super::fetch::{check_rows, fetch};
 use super::files::{SearchFile, Strategy};
-use super::merge::choose;
 use super::metrics::SearchMetrics;
 use super::subquery_results::Late;
 use super::through_index::{Candidates, OtherDimension, PreparedQuery, can_skip, candidates};
 use super::top_k_bound::Bound;
-use crate::rows::filter::RowFilter;
+use crate::rows::filter::{FilterCache, RowFilter};
 use crate::rows::scan::{FileRead, TableFiles};
 use crate::rows::vectors::{item_type, stored_exactly};
 use crate::sidecar::Sidecar;
@@ -103,6 +103,8 @@ pub(crate) struct Run {
     /// What is taken from DataFusion's pool; each piece of work holds a part of its own.
     pub(crate) memory: MemoryReservation,
     bytes_read: Arc<AtomicU64>,
+    /// Bitmaps of a filter that may have other rows in the next query.
+    bitmaps: OnceLock<FilterCache>,
 }
 
 impl Run {
@@ -115,6 +117,17 @@ impl Run {
             metrics,
             memory,
             bytes_read: Arc::new(AtomicU64::new(0)),
+            bitmaps: OnceLock::new(),
+        }
+    }
+
+    /// Where the bitmaps of this filter are kept: with the session's if it has the same rows in every query, otherwise
+    /// for as long as this run lasts.
+    pub(crate) fn bitmaps(&self, filter: &RowFilter) -> &FilterCache {
+        let shared = &self.spec.shared.filters;
+        match filter.is_immutable() {
+            true => shared,
+            false => self.bitmaps.get_or_init(|| FilterCache::new(shared.capacity())),
         }
     }
 
@@ -176,8 +189,7 @@ impl VectorScanExec {
 
     /// Whether results of subqueries are still missing.
     pub(crate) fn waits_for_subqueries(&self) -> bool {
-        let request = &self.spec.request;
-        self.late.is_none() && (matches!(request.query, QueryVector::Subquery) || request.late_filters > 0)
+        self.late.is_none() && self.spec.request.reads_subqueries()
     }
 
     /// The same scan with the results of subqueries.
@@ -279,20 +291,21 @@ async fn answer(
         _ => {}
     }
     let run = Arc::new(run);
-    let rows = loop {
+    let (rows, kept) = loop {
         let damaged = run.damaged_files();
-        let Ok(found) = search(&run, &query).await? else {
+        let Ok(mut found) = search(&run, &query).await? else {
             return pass_through(&run, whole);
         };
         run.metrics.bytes_read.add(run.take_bytes_read());
-        let rows = choose(found, &run.spec.request);
+        let kept = found.iter_mut().map(|of_file| of_file.vectors.take()).collect();
+        let rows = cancel::choose(found, &run.spec.request).await?;
         check_rows(&run, &rows).await;
         if run.damaged_files() == damaged {
-            break rows;
+            break (rows, kept);
         }
         // What a damaged index offered may have kept out rows of any file: all is searched again without it.
     };
-    Ok(fetch(run, rows))
+    Ok(fetch(run, rows, kept))
 }
 
 /// Searches all files, several at a time: those that may hold the nearest rows first, so that others can be skipped.
@@ -335,7 +348,7 @@ async fn search(run: &Arc<Run>, query: &PreparedQuery) -> Result<Result<Vec<Cand
 }
 
 /// All rows, as if there were no index: for a query vector that only DataFusion's own functions can judge.
-fn pass_through(run: &Run, whole: Arc<dyn ExecutionPlan>) -> Result<SendableRecordBatchStream> {
+pub(crate) fn pass_through(run: &Run, whole: Arc<dyn ExecutionPlan>) -> Result<SendableRecordBatchStream> {
     run.metrics.passed_through.add(1);
     let context = Arc::clone(&run.context);
     match whole.output_partitioning().partition_count() {

@@ -14,6 +14,7 @@ use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::empty::EmptyExec;
 
 use super::files::{Sidecars, apply_settings, plan_files};
+use super::lookup::VectorLookupExec;
 use super::refused::RefusedExec;
 use super::scan::{ScanSpec, VectorScanExec};
 use crate::rows::filter::RowFilter;
@@ -38,6 +39,8 @@ pub struct VectorTable {
 pub(crate) enum Asked {
     /// Only the rows nearest to a vector.
     Knn(Arc<KnnRequest>),
+    /// The vectors of the rows that satisfy the request's filters.
+    Lookup(Arc<KnnRequest>),
     /// All rows, because the search cannot be ours; EXPLAIN says why.
     Refused(Refusal),
 }
@@ -78,11 +81,49 @@ impl VectorTable {
         filters: &[Expr],
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let inner = self.inner.scan(state, projection, filters, None).await?;
-        if inner.is::<EmptyExec>() {
+        Ok(match self.spec(state, request, projection, &inner).await? {
+            Ok(spec) => Arc::new(VectorScanExec::new(spec, inner)),
+            Err(None) => inner,
+            Err(Some(refusal)) => Arc::new(RefusedExec::new(inner, refusal)),
+        })
+    }
+
+    /// The scan that looks up vectors; the table's own where that cannot be done.
+    async fn scan_lookup(
+        &self,
+        state: &dyn Session,
+        request: &Arc<KnnRequest>,
+        projection: Option<&Vec<usize>>,
+        filters: &[Expr],
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let inner = self.inner.scan(state, projection, filters, None).await?;
+        let Ok(spec) = self.spec(state, request, projection, &inner).await? else {
             return Ok(inner);
+        };
+        let Some(filter) = spec.filter.clone() else {
+            return Ok(inner);
+        };
+        let whole = spec.table.pruned_by(&filter.over_table);
+        let threads = state.config().target_partitions();
+        let whole = whole
+            .repartitioned(threads, state.config_options())?
+            .unwrap_or(whole);
+        Ok(Arc::new(VectorLookupExec::new(spec, filter, whole)))
+    }
+
+    /// How a request is answered from the files of the table's own scan; `Err` if that scan is to be used, and why.
+    async fn spec(
+        &self,
+        state: &dyn Session,
+        request: &Arc<KnnRequest>,
+        projection: Option<&Vec<usize>>,
+        inner: &Arc<dyn ExecutionPlan>,
+    ) -> Result<Result<ScanSpec, Option<Refusal>>> {
+        if inner.is::<EmptyExec>() {
+            return Ok(Err(None));
         }
-        let Some(table) = TableFiles::of(&inner) else {
-            return Ok(Arc::new(RefusedExec::new(inner, Refusal::ScanNotParquet)));
+        let Some(table) = TableFiles::of(inner) else {
+            return Ok(Err(Some(Refusal::ScanNotParquet)));
         };
         let schema = self.inner.schema();
         let options = HnswOptions::of(state.config_options());
@@ -92,7 +133,7 @@ impl VectorTable {
         self.shared.columns.resize(options.column_cache_size as u64);
         let sidecars = Sidecars::of(&options, state.runtime_env())?;
         let Some(files) = plan_files(&self.shared, &table, store, request, &sidecars).await? else {
-            return Ok(Arc::new(RefusedExec::new(inner, Refusal::StaleListing)));
+            return Ok(Err(Some(Refusal::StaleListing)));
         };
         let filter = match conjunction(request.filters.iter().cloned()) {
             None => None,
@@ -104,7 +145,7 @@ impl VectorTable {
                 )?)
             }
         };
-        let spec = ScanSpec {
+        Ok(Ok(ScanSpec {
             request: Arc::clone(request),
             table,
             files,
@@ -117,8 +158,7 @@ impl VectorTable {
             shared: Arc::clone(&self.shared),
             ef_search: options.ef_search.max(1),
             threads: state.config().target_partitions(),
-        };
-        Ok(Arc::new(VectorScanExec::new(spec, inner)))
+        }))
     }
 }
 
@@ -166,6 +206,7 @@ impl TableProvider for VectorTable {
                 Ok(Arc::new(RefusedExec::new(inner, *refusal)))
             }
             Some(Asked::Knn(request)) => self.scan_request(state, request, projection, filters).await,
+            Some(Asked::Lookup(request)) => self.scan_lookup(state, request, projection, filters).await,
         }
     }
 

@@ -8,8 +8,9 @@ use datafusion::execution::memory_pool::MemoryReservation;
 use tracing::warn;
 
 use super::brute_force::scan_vectors;
-use super::cancel;
+use super::cancel::{self, SHORT};
 use super::files::{SearchFile, Strategy};
+use super::kept_vectors::KeptVectors;
 use super::scan::Run;
 use super::top_k_bound::Bound;
 use crate::hnsw::exact::{LANES, distances_f64};
@@ -48,11 +49,18 @@ pub(crate) struct Candidates {
     pub always: Vec<u64>,
     /// Rows whose distance is NULL: as many as could be needed.
     pub nulls: Vec<u64>,
+    /// The vectors of these rows, if a scan kept them.
+    pub vectors: Option<KeptVectors>,
     /// What these lists take.
     memory: Option<MemoryReservation>,
 }
 
 impl Candidates {
+    /// How many rows it offers.
+    pub(crate) fn len(&self) -> usize {
+        self.near.len() + self.always.len() + self.nulls.len()
+    }
+
     /// Registers the memory of these lists.
     pub(crate) fn held(mut self, run: &Run) -> Result<Self> {
         let bytes = size_of_val(&*self.near) + size_of_val(&*self.always) + size_of_val(&*self.nulls);
@@ -109,7 +117,7 @@ fn is_too_far(known: Known<'_>) -> bool {
 /// Whether a file offers nothing, and need not even be searched.
 pub(crate) fn can_skip(file: &SearchFile, known: Known<'_>) -> bool {
     file.index()
-        .is_some_and(|sidecar| is_too_far(known) && !has_special_rows(sidecar))
+        .is_some_and(|sidecar| is_too_far(known) && special_rows(sidecar) == 0)
 }
 
 /// Finds the candidates of one file.
@@ -129,7 +137,7 @@ pub(crate) async fn candidates(
                 None => None,
                 Some(filter) => {
                     let _timer = run.metrics.filter_time.timer();
-                    let cache = &run.spec.shared.filters;
+                    let cache = run.bitmaps(filter);
                     let (rows, known) = filter
                         .rows(cache, &run.spec.table, run.read(file), &run.context)
                         .await?;
@@ -138,7 +146,8 @@ pub(crate) async fn candidates(
                 }
             };
             let memory = run.memory.new_empty();
-            memory.try_grow(search_memory(run, sidecar))?;
+            let rows = allowed.as_ref().map_or(0, |rows| rows.count());
+            memory.try_grow(search_memory(run, sidecar, rows))?;
             match cancel::search(run, sidecar, query, allowed, known, memory).await? {
                 Ok(found) => Ok(found.held(run)?),
                 Err(error) => {
@@ -179,18 +188,21 @@ pub(crate) fn search_failed(run: &Run, file: &SearchFile, sidecar: &Sidecar, err
     run.metrics.fallbacks.add(1);
 }
 
-/// Bytes that a search of this index takes while it runs: a bit for each node, the candidates, and the hits.
-pub(crate) fn search_memory(run: &Run, sidecar: &Sidecar) -> usize {
+/// Bytes that a search of this index takes while it runs: two bits for each node, to know which were met and to forget
+/// it; the candidates, in the list and on their way to hits; the hits; and a number for each of the rows that a filter
+/// allows.
+pub(crate) fn search_memory(run: &Run, sidecar: &Sidecar, allowed: u64) -> usize {
     let nodes = sidecar.node_count();
     let candidates = run.spec.ef().min(nodes);
     // A search holds up to four times the hits it wants, and a few thousand, before it cuts them down.
     let hits = candidates.saturating_mul(4).saturating_add(4096).min(nodes);
-    nodes / 8 + (candidates + hits) * size_of::<Hit>()
+    let listed = usize::try_from(allowed).unwrap_or(usize::MAX).min(nodes);
+    nodes / 4 + 2 * candidates * size_of::<u64>() + hits * size_of::<Hit>() + listed * size_of::<u32>()
 }
 
-/// Whether it lists rows that a search of its graph cannot find.
-fn has_special_rows(sidecar: &Sidecar) -> bool {
-    sidecar.null_rows().len() + sidecar.zero_rows().len() + sidecar.unindexable_rows().len() > 0
+/// How many rows it lists that a search of its graph cannot find.
+pub(crate) fn special_rows(sidecar: &Sidecar) -> usize {
+    sidecar.null_rows().len() + sidecar.zero_rows().len() + sidecar.unindexable_rows().len()
 }
 
 /// Whether its vectors can be compared with one of this length. Where it has none, all rows are NULL, and so is their
@@ -201,7 +213,8 @@ pub(crate) fn takes_queries_of(sidecar: &Sidecar, length: usize) -> bool {
     sidecar.dim() == length || !has_vectors
 }
 
-/// Finds the candidates of one file through its index; ends early with an error once `stop` is true.
+/// Finds the candidates of one file through its index; ends early with an error once `stop` is true. Without a `stop`
+/// it ends with the same error where it would have to look at every node of a large index.
 pub(crate) fn search_index(
     run: &Run,
     sidecar: &Sidecar,
@@ -212,24 +225,28 @@ pub(crate) fn search_index(
 ) -> Result<Candidates, SearchError> {
     let request = &run.spec.request;
     let _timer = run.metrics.search_time.timer();
+    let goes_on = || stop.is_none_or(|stop| !stop.load(Ordering::Relaxed));
+    // Once it is to stop, all lists of rows end soon.
     let is_allowed = |row: &RowId| allowed.is_none_or(|set| set.contains(*row));
     // Under cosine a zero vector has a NULL distance, if it is zero in the file and not only rounded to it.
     let holds_bits = run.spec.holds_bits(sidecar);
-    let zero = || sidecar.zero_rows().filter(is_allowed).map(RowId::get);
-    let null = || sidecar.null_rows().filter(is_allowed).map(RowId::get);
+    let listed = |rows: &mut dyn Iterator<Item = RowId>, most: usize| -> Vec<u64> {
+        let rows = rows.take_while(|_| goes_on()).filter(is_allowed);
+        rows.map(RowId::get).take(most).collect()
+    };
     let mut found = Candidates {
-        always: sidecar
-            .unindexable_rows()
-            .filter(is_allowed)
-            .map(RowId::get)
-            .collect(),
-        nulls: null().take(run.spec.nulls_wanted()).collect(),
+        always: listed(&mut sidecar.unindexable_rows(), usize::MAX),
+        nulls: listed(&mut sidecar.null_rows(), run.spec.nulls_wanted()),
         ..Candidates::default()
     };
     if holds_bits {
-        found.nulls.extend(zero().take(run.spec.nulls_wanted()));
+        found
+            .nulls
+            .append(&mut listed(&mut sidecar.zero_rows(), run.spec.nulls_wanted()));
     } else {
-        found.always.extend(zero());
+        found
+            .always
+            .append(&mut listed(&mut sidecar.zero_rows(), usize::MAX));
     }
     if is_too_far(known) {
         run.metrics.files_skipped.add(1);
@@ -247,12 +264,19 @@ pub(crate) fn search_index(
     }
     let mut outcome = sidecar.search(&query.rounded, &options)?;
     if outcome.hits.len() < request.k {
-        let special = sidecar.unindexable_rows().filter(is_allowed).count() + null().count() + zero().count();
+        let count =
+            |rows: &mut dyn Iterator<Item = RowId>| rows.take_while(|_| goes_on()).filter(is_allowed).count();
+        let special = count(&mut sidecar.unindexable_rows())
+            + count(&mut sidecar.null_rows())
+            + count(&mut sidecar.zero_rows());
         let rows = allowed.map_or(sidecar.rows(), RowSet::count);
         let linked = rows.saturating_sub(special as u64);
         if (outcome.hits.len() as u64) < linked {
             // A walk may end early on a graph in pieces; looking at every node does not.
             run.metrics.count(&outcome.stats);
+            if stop.is_none() && sidecar.node_count() > SHORT {
+                return Err(SearchError::Interrupted);
+            }
             outcome = sidecar.search(&query.rounded, &options.ef(usize::MAX))?;
             if (outcome.hits.len() as u64) < linked.min(request.k as u64) {
                 // Every node was looked at, so some stand for fewer rows than they did.
@@ -272,8 +296,7 @@ pub(crate) fn search_index(
     }
     let too_far = |hit: &&Hit| holds_bits && f64::from(hit.distance) - error(hit) > limit;
     let near = outcome.hits.iter().filter(|hit| !too_far(hit));
-    let goes_on = |_: &&Hit| stop.is_none_or(|stop| !stop.load(Ordering::Relaxed));
-    let near = near.take_while(goes_on).map(|hit| hit.row);
+    let near = near.take_while(|_| goes_on()).map(|hit| hit.row);
     found.near = measure(run, sidecar, query, holds_bits, near)?;
     let mut rows: Vec<u64> = found.near.iter().map(|near| near.row).collect();
     rows.sort_unstable();
