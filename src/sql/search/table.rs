@@ -12,6 +12,7 @@ use datafusion::logical_expr::utils::conjunction;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::empty::EmptyExec;
+use tracing::warn;
 
 use super::files::{Sidecars, plan_files};
 use super::refused::RefusedExec;
@@ -81,8 +82,27 @@ impl VectorTable {
         if inner.is::<EmptyExec>() {
             return Ok(inner);
         }
-        let Some(table) = TableFiles::of(&inner) else {
-            return Ok(Arc::new(RefusedExec::new(inner, Refusal::ScanNotParquet)));
+        let searched = self.search_request(state, request, projection, &inner).await;
+        let searched = searched.unwrap_or_else(|error| {
+            warn!(%error, "planning a search failed; DataFusion's own scan answers");
+            Err(Refusal::StepFailed)
+        });
+        Ok(match searched {
+            Ok(spec) => Arc::new(VectorScanExec::new(spec, inner)),
+            Err(refusal) => Arc::new(RefusedExec::new(inner, refusal)),
+        })
+    }
+
+    /// What a search in the place of the table's own scan does, or why there is none.
+    async fn search_request(
+        &self,
+        state: &dyn Session,
+        request: &Arc<KnnRequest>,
+        projection: Option<&Vec<usize>>,
+        inner: &Arc<dyn ExecutionPlan>,
+    ) -> Result<Result<ScanSpec, Refusal>> {
+        let Some(table) = TableFiles::of(inner) else {
+            return Ok(Err(Refusal::ScanNotParquet));
         };
         let schema = self.inner.schema();
         let options = HnswOptions::of(state.config_options());
@@ -92,9 +112,9 @@ impl VectorTable {
             .set_cache(options.cache_dir(), options.cache_size as u64);
         self.shared.filters.resize(options.filter_cache_size as u64);
         self.shared.columns.resize(options.column_cache_size as u64);
-        let sidecars = Sidecars::of(&options, state.runtime_env())?;
+        let sidecars = Sidecars::of(&options, state.runtime_env());
         let Some(files) = plan_files(&self.shared, &table, store, request, &sidecars).await? else {
-            return Ok(Arc::new(RefusedExec::new(inner, Refusal::StaleListing)));
+            return Ok(Err(Refusal::StaleListing));
         };
         let filter = match conjunction(request.filters.iter().cloned()) {
             None => None,
@@ -106,7 +126,7 @@ impl VectorTable {
                 )?)
             }
         };
-        let spec = ScanSpec {
+        Ok(Ok(ScanSpec {
             request: Arc::clone(request),
             table,
             files,
@@ -119,8 +139,7 @@ impl VectorTable {
             shared: Arc::clone(&self.shared),
             ef_search: options.ef_search.max(1),
             threads: state.config().target_partitions(),
-        };
-        Ok(Arc::new(VectorScanExec::new(spec, inner)))
+        }))
     }
 }
 
