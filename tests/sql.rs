@@ -6,11 +6,15 @@ mod compare;
 mod equivalence;
 #[path = "sql/join.rs"]
 mod join;
+#[path = "sql/plans.rs"]
+mod plans;
 #[path = "sql/query.rs"]
 mod query;
 #[path = "sql/shapes.rs"]
 mod shapes;
 #[path = "sql/vectors.rs"]
 mod vectors;
+#[path = "sql/windows.rs"]
+mod windows;
 #[path = "sql/world.rs"]
 mod world;
