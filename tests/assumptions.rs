@@ -274,11 +274,16 @@ async fn the_first_plan_of_a_search_is_a_sort_over_projections_and_filters_over_
     for (sql, expected) in [
         (
             format!("SELECT id, v FROM t WHERE num > 0 ORDER BY {distance} LIMIT 2"),
-            vec!["SortExec", "FilterExec", "DataSourceExec"],
+            vec!["SortExec(TopK)", "ProjectionExec", "FilterExec", "DataSourceExec"],
         ),
         (
             format!("SELECT id, {distance} AS d FROM t ORDER BY d LIMIT 2 OFFSET 1"),
-            vec!["GlobalLimitExec", "SortExec", "ProjectionExec", "DataSourceExec"],
+            vec![
+                "GlobalLimitExec",
+                "SortExec(TopK)",
+                "ProjectionExec",
+                "DataSourceExec",
+            ],
         ),
     ] {
         let plan = first_plan(&ctx, &sql).await;
@@ -345,8 +350,12 @@ async fn a_scan_of_parquet_files_is_one_node_with_whole_files_and_nothing_that_w
             "{SEE}"
         );
     }
+    let debug = format!("{source:?}");
+    let mut fields = fields(&debug);
+    // There when DataFusion reads encrypted files: their footers we do not read, and leave them alone.
+    fields.retain(|field| *field != "encryption_factory");
     assert_eq!(
-        fields(&format!("{source:?}")),
+        fields,
         [
             "table_parquet_options",
             "metrics",

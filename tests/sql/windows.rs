@@ -18,7 +18,11 @@ pub(crate) fn windowed(rng: &mut StdRng, world: &World, distance: &Distance) -> 
     let top = format!("(SELECT * FROM t{filter} ORDER BY {call}{order}, id LIMIT {k}) AS s");
     let by = format!("{call}{}, id", distance.order(rng));
     let bound = f64::from(rng.random_range(0..8)) / 4.0;
-    let (ordered, sql) = match rng.random_range(0..14) {
+    let kind = rng.random_range(0..14);
+    // An aggregate ordered by a subquery's result fails in DataFusion wherever its plan has two stages: it names the
+    // columns of its state by an expression that prints otherwise before and after the subquery has run.
+    let of_two_stages = [2, 3, 6, 9].contains(&kind);
+    let (ordered, sql) = match if of_two_stages && call.contains("SELECT") { 0 } else { kind } {
         0 => (
             false,
             format!(

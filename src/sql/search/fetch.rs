@@ -30,19 +30,31 @@ const FETCHES_AT_ONCE: usize = 8;
 /// Fetches the chosen rows of each file.
 pub(crate) fn fetch(run: Arc<Run>, rows: Vec<Vec<u64>>) -> SendableRecordBatchStream {
     let schema = Arc::clone(&run.spec.schema);
+    let batch_size = run.context.session_config().batch_size().max(1);
     let batches = futures::stream::iter(rows.into_iter().enumerate())
         .filter(|(_, rows)| futures::future::ready(!rows.is_empty()))
         .map(move |(index, rows)| fetch_file(Arc::clone(&run), index, rows))
         .buffered(FETCHES_AT_ONCE)
         .map_ok(|fetched| {
             let Fetched { batches, memory } = fetched;
-            futures::stream::iter(batches).map(move |batch| {
+            let pieces = batches
+                .into_iter()
+                .flat_map(move |batch| pieces(&batch, batch_size));
+            futures::stream::iter(pieces).map(move |batch| {
                 let _held = &memory;
                 Ok(batch)
             })
         })
         .try_flatten();
     Box::pin(RecordBatchStreamAdapter::new(schema, batches))
+}
+
+/// A batch in pieces of the session's size: a filter above may have a value for each row by itself that it has not
+/// where it looks at all of them together.
+fn pieces(batch: &RecordBatch, size: usize) -> Vec<RecordBatch> {
+    let rows = batch.num_rows();
+    let piece = |at: usize| batch.slice(at, size.min(rows - at));
+    (0..rows).step_by(size).map(piece).collect()
 }
 
 /// Rows of one file, and the memory they were granted.
