@@ -527,3 +527,31 @@ fn a_damaged_index_changes_no_answer_and_is_told_of_and_mended() {
     let told = ask("SELECT state FROM hnsw_indexes()");
     assert!(told.contains("fresh"), "{told}");
 }
+
+#[test]
+fn windows_over_searches_dividing_filters_and_missing_stores_end_as_without_an_index() {
+    let dir = workplace();
+    let vector = "[0.25, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]";
+    let script = format!(
+        "COPY (SELECT id, num, array_resize(make_array(CAST(x AS DOUBLE)), 17, 0.0) AS v FROM (VALUES
+           (1, 0, 0), (2, 5, 1), (3, 1, 0), (4, -1, 2), (5, 2, 5), (6, -2, 20)) AS t(id, x, num)) TO 't.parquet';
+         CREATE EXTERNAL TABLE t STORED AS PARQUET LOCATION 't.parquet';
+         CREATE INDEX ON t USING hnsw (v) WITH (metric = 'l2');
+         SELECT id AS qualified FROM (SELECT * FROM t ORDER BY array_distance(v, {vector}) LIMIT 4) AS s
+           QUALIFY row_number() OVER (ORDER BY array_distance(v, {vector}) DESC) <= 2 ORDER BY id;
+         SELECT array_to_string(array_agg(id ORDER BY array_distance(v, {vector}) DESC), ' ') AS aggregated
+           FROM (SELECT * FROM t ORDER BY array_distance(v, {vector}) LIMIT 4) AS s;
+         SET datafusion.execution.parquet.pushdown_filters = true;
+         SELECT id AS divided FROM t WHERE num <> 0 AND 10 / num > 2 ORDER BY array_distance(v, {vector}) LIMIT 3;
+         SET hnsw.sidecar_dir = 's3://unregistered/x';
+         SELECT id AS nowhere FROM t ORDER BY array_distance(v, {vector}) LIMIT 2"
+    );
+    let expected = "qualified\n4\n5\naggregated\n5 4 3 1\ndivided\n4\n2\nnowhere\n1\n3\n";
+    for mode in ["off", "exact", "auto"] {
+        let script =
+            format!("SET hnsw.mode = '{mode}'; {script}").replace("t.parquet", &format!("{mode}.parquet"));
+        let (ok, out, err) = run(&dir, &["-q", "--format", "csv", "-c", &script]);
+        let last_rows = out.find("qualified").map_or("", |at| &out[at..]);
+        assert_eq!((ok, last_rows), (true, expected), "{mode}: {out}\n{err}");
+    }
+}

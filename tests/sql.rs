@@ -10,6 +10,8 @@ mod equivalence;
 mod join;
 #[path = "sql/lookup.rs"]
 mod lookup;
+#[path = "sql/plans.rs"]
+mod plans;
 #[path = "sql/query.rs"]
 mod query;
 #[path = "sql/remembered.rs"]
@@ -18,5 +20,7 @@ mod remembered;
 mod shapes;
 #[path = "sql/vectors.rs"]
 mod vectors;
+#[path = "sql/windows.rs"]
+mod windows;
 #[path = "sql/world.rs"]
 mod world;

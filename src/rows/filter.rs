@@ -72,8 +72,8 @@ impl RowFilter {
     }
 
     /// The predicate over batches whose first columns are [`columns`](Self::columns).
-    pub(crate) fn over_columns(&self) -> &dyn PhysicalExpr {
-        self.over_columns.as_ref()
+    pub(crate) fn over_columns(&self) -> &Arc<dyn PhysicalExpr> {
+        &self.over_columns
     }
 
     /// The rows of a file for which the predicate is true, and whether they were known already.

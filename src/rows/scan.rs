@@ -6,7 +6,8 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
-use datafusion::arrow::array::{Array, BooleanArray, Int64Array, RecordBatch};
+use datafusion::arrow::array::{Array, BooleanArray, BooleanBufferBuilder, Int64Array, RecordBatch};
+use datafusion::arrow::compute::filter_record_batch;
 use datafusion::arrow::datatypes::{DataType, Field, Fields, SchemaRef};
 use datafusion::common::cast::as_int64_array;
 use datafusion::common::internal_datafusion_err;
@@ -17,11 +18,11 @@ use datafusion::datasource::physical_plan::parquet::ParquetRowSelection;
 use datafusion::datasource::physical_plan::{FileGroup, FileScanConfig, FileScanConfigBuilder};
 use datafusion::datasource::source::DataSourceExec;
 use datafusion::datasource::table_schema::{TableSchema, TableSchemaBuilder};
-use datafusion::error::Result;
+use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::parquet::arrow::RowNumber;
 use datafusion::parquet::arrow::arrow_reader::RowSelection;
-use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_expr::{PhysicalExpr, split_conjunction};
 use datafusion::physical_plan::ExecutionPlan;
 
 use super::footer::Footer;
@@ -170,7 +171,60 @@ pub(crate) fn row_numbers(batch: &RecordBatch) -> Result<&Int64Array> {
 }
 
 /// Keeps the rows of `batch` for which `predicate` (over the batch's own columns) is true; NULL counts as false.
-pub(crate) fn matching(batch: &RecordBatch, predicate: &dyn PhysicalExpr) -> Result<BooleanArray> {
+///
+/// # Errors
+///
+/// A [`FilterFailed`] if the predicate has no value for some row that all conditions before it let through.
+pub(crate) fn matching(batch: &RecordBatch, predicate: &Arc<dyn PhysicalExpr>) -> Result<BooleanArray> {
+    // An AND may look at its right side where its left side is false: `num <> 0 AND 10 / num > 2`.
+    verdicts(batch, predicate.as_ref())
+        .or_else(|_| matching_in_turn(batch, predicate))
+        .map_err(|error| DataFusionError::External(Box::new(FilterFailed(error))))
+}
+
+/// The same, one condition after the other, each only for the rows that those before it let through. This is how
+/// DataFusion's reader of Parquet files applies filters that are pushed down to it.
+fn matching_in_turn(batch: &RecordBatch, predicate: &Arc<dyn PhysicalExpr>) -> Result<BooleanArray> {
+    let mut passed: Vec<usize> = (0..batch.num_rows()).collect();
+    let mut rows = batch.clone();
+    for condition in split_conjunction(predicate) {
+        let mask = verdicts(&rows, condition.as_ref())?;
+        rows = filter_record_batch(&rows, &mask)?;
+        passed = mask.values().set_indices().map(|at| passed[at]).collect();
+    }
+    let mut mask = BooleanBufferBuilder::new(batch.num_rows());
+    mask.append_n(batch.num_rows(), false);
+    for row in passed {
+        mask.set_bit(row, true);
+    }
+    Ok(BooleanArray::new(mask.finish(), None))
+}
+
+/// A filter has no value for a row. Whether the query fails of it is DataFusion's to say, by the order in which its
+/// own plan looks at rows and conditions.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct FilterFailed(DataFusionError);
+
+impl FilterFailed {
+    /// Whether this is why a search failed.
+    pub(crate) fn is(error: &DataFusionError) -> bool {
+        matches!(error, DataFusionError::External(error) if error.is::<Self>())
+    }
+
+    /// The filter's own error, if this is one.
+    pub(crate) fn unwrapped(error: DataFusionError) -> DataFusionError {
+        match error {
+            DataFusionError::External(error) => match error.downcast::<Self>() {
+                Ok(failed) => failed.0,
+                Err(error) => DataFusionError::External(error),
+            },
+            error => error,
+        }
+    }
+}
+
+fn verdicts(batch: &RecordBatch, predicate: &dyn PhysicalExpr) -> Result<BooleanArray> {
     let mask = predicate.evaluate(batch)?.into_array(batch.num_rows())?;
     let mask = datafusion::common::cast::as_boolean_array(&mask)?;
     Ok(match mask.null_count() {

@@ -30,31 +30,29 @@ use shared::Shared;
 
 /// Teaches a session vector search: the optimizer rule, CREATE INDEX, the table functions and the `hnsw.*` settings.
 ///
-/// Works on a context that is in use already; calling it twice does nothing the second time.
+/// Works on a context that is in use already; calling it twice does nothing the second time. A session made from the
+/// configuration of another ([`SessionContext::copied_config`]) has that one's settings, and is registered by itself.
 ///
 /// # Errors
 ///
 /// Returns an error if DataFusion refuses a function.
 pub fn register(ctx: &SessionContext) -> Result<()> {
-    let state = ctx.state_ref();
+    if session::is_registered(ctx) {
+        return Ok(());
+    }
+    // A copied configuration brings the caches of the session that it comes from: they are of that one's memory pool.
     let pool = Arc::clone(&ctx.runtime_env().memory_pool);
     let shared = Arc::new(Shared::new(pool));
     {
+        let state = ctx.state_ref();
         let mut state = state.write();
-        if state.config().get_extension::<Shared>().is_some() {
-            return Ok(());
-        }
         state.config_mut().set_extension(Arc::clone(&shared));
         let extensions = &mut state.config_mut().options_mut().extensions;
         if extensions.get::<HnswOptions>().is_none() {
             extensions.insert(HnswOptions::default());
         }
     }
-    ctx.add_analyzer_rule(Arc::new(rules::create_index::CreateIndexRule));
-    ctx.add_analyzer_rule(Arc::new(rules::widen_lists::WidenListsRule));
-    ctx.add_analyzer_rule(Arc::new(rules::bind_query::BindRule));
-    ctx.add_optimizer_rule(Arc::new(rules::ranked_join::RankRule::new(Arc::clone(&shared))));
-    ctx.add_optimizer_rule(Arc::new(rules::knn::KnnRule::new(shared)));
+    session::add_rules(ctx, &shared);
     functions::register::register(ctx);
     session::keep_searches_as_planned(ctx);
     functions::distance_aliases::register(ctx);

@@ -34,6 +34,9 @@ const MODES: [&str; 3] = ["off", "exact", "auto"];
 /// The error with which DataFusion refuses its own plan of `ORDER BY -f(x) DESC`, or `abs(f(x))`, over several partitions.
 const DATAFUSIONS_OWN: &str = "SanityCheckPlan";
 
+/// The error of `10 / 0`.
+const DIVIDE_BY_ZERO: &str = "Divide by zero";
+
 #[derive(Default)]
 struct Report {
     queries: u64,
@@ -146,7 +149,7 @@ fn settings(rng: &mut StdRng) -> Vec<String> {
         ),
     ];
     for (name, likely) in [
-        ("datafusion.execution.parquet.pushdown_filters", 0.4),
+        ("datafusion.execution.parquet.pushdown_filters", 0.5),
         ("datafusion.execution.parquet.reorder_filters", 0.2),
         ("datafusion.execution.parquet.enable_page_index", 0.8),
         ("datafusion.execution.collect_statistics", 0.7),
@@ -186,8 +189,19 @@ async fn run_query(
         set(plain, "SET datafusion.execution.target_partitions = 1").await;
         expected = answer(plain, &query.for_plain()).await;
     }
+    // Whether a row is divided by zero depends on which rows and conditions a plan looks at first. So an answer is right
+    // where DataFusion's own plan fails of it; an error where that gives an answer is not.
+    let divides =
+        |answer: &Result<Answer, String>| answer.as_ref().is_err_and(|error| error.contains(DIVIDE_BY_ZERO));
+    let may_fail = divides(&expected);
+    if may_fail {
+        expected = answer(plain, &query.without_division_by_zero().for_plain()).await;
+    }
     let all = match &query.expected {
-        Expected::Ranked { all, .. } => Some(answer(plain, &query.with_sql(all)).await),
+        Expected::Ranked { all, .. } => {
+            let all = query.with_sql(all).without_division_by_zero();
+            Some(answer(plain, &all).await)
+        }
         Expected::Same { .. } => None,
     };
     report.errors += u64::from(expected.is_err());
@@ -198,6 +212,9 @@ async fn run_query(
         let found = answer(ours, query).await;
         if refused(&found) {
             report.refused += u64::from(!plain_refused);
+            continue;
+        }
+        if may_fail && divides(&found) {
             continue;
         }
         if let Err(difference) = compare(query, &expected, all.as_ref(), &found) {
@@ -237,7 +254,10 @@ fn compare(
     found: &Result<Answer, String>,
 ) -> Result<(), String> {
     let (expected, found) = match (expected, found) {
-        (Err(_), Err(error)) if error.contains("panicked") => return Err(error.clone()),
+        // DataFusion's own panic, of `DISTINCT ON` over some plans, is not ours.
+        (Err(expected), Err(error)) if error.contains("panicked") && !expected.contains("panicked") => {
+            return Err(error.clone());
+        }
         (Err(_), Err(_)) => return Ok(()),
         (Err(error), Ok(_)) => return Err(format!("an answer where DataFusion gives the error {error}")),
         (Ok(_), Err(error)) => return Err(format!("the error {error}")),

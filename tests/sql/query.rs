@@ -10,6 +10,7 @@ use rand::rngs::StdRng;
 
 use crate::shapes::{by_function, composed, numbered, ranked};
 use crate::vectors::VectorColumn;
+use crate::windows::windowed;
 use crate::world::World;
 
 /// A query and what its answer is compared with.
@@ -51,10 +52,11 @@ impl Query {
         let column = &world.columns[usize::from(rng.random_bool(0.25))];
         let vector = QueryVector::generate(rng, column);
         let distance = Distance::generate(rng, column, &vector.text);
-        let mut query = match rng.random_range(0..20) {
+        let mut query = match rng.random_range(0..24) {
             0..13 => ranked(rng, world, &distance),
             13..18 => composed(rng, world, column, &distance),
-            18 => numbered(rng, world, column),
+            18..22 => windowed(rng, world, &distance),
+            22 => numbered(rng, world, column),
             _ => by_function(rng, world, column),
         };
         if query.plain_sql.is_some() || query.sql.contains("CROSS JOIN") {
@@ -112,6 +114,17 @@ impl Query {
         }
     }
 
+    /// The same without an error where a number is divided by zero: the answer, if there is one.
+    pub(crate) fn without_division_by_zero(&self) -> Self {
+        let safe = |sql: &String| sql.replace("10 / num", "10 / nullif(num, 0)");
+        Self {
+            before: self.before.iter().map(safe).collect(),
+            sql: safe(&self.sql),
+            plain_sql: self.plain_sql.as_ref().map(safe),
+            ..self.clone()
+        }
+    }
+
     pub(crate) fn describe(&self) -> String {
         let parameter = self
             .parameter
@@ -143,9 +156,12 @@ impl QueryVector {
         if rng.random_bool(0.02) {
             numbers.push(1.0);
         }
-        let integers = numbers.iter().all(|n| n.fract() == 0.0 && n.abs() < 1e9) && rng.random_bool(0.7);
+        let whole = |n: &f64| n.fract() == 0.0 && n.abs() < 1e9;
+        let integers = numbers.iter().all(whole) && rng.random_bool(0.7);
+        // Integers and one decimal or more among them.
+        let mixed = rng.random_bool(0.3);
         let number = |n: &f64| {
-            if integers {
+            if integers || (mixed && whole(n)) {
                 format!("{n:.0}")
             } else {
                 format!("{n:?}")

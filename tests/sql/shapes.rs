@@ -20,7 +20,10 @@ fn predicate(rng: &mut StdRng, partitioned: bool, distance: &Distance, depth: us
             _ => format!("{left} AND {right}"),
         };
     }
-    match rng.random_range(0..22) {
+    match rng.random_range(0..26) {
+        22 | 23 => format!("num <> 0 AND 10 / num > {}", value / 2),
+        24 => format!("(num = 0 OR 10 / num > {})", value / 3),
+        25 => format!("10 / num > {} AND num > 0", value / 3),
         0 => format!("num > {value}"),
         1 => format!("num = {value}"),
         2 => format!("num BETWEEN {} AND {value}", value / 2),
@@ -47,7 +50,7 @@ fn predicate(rng: &mut StdRng, partitioned: bool, distance: &Distance, depth: us
     }
 }
 
-fn where_clause(rng: &mut StdRng, partitioned: bool, distance: &Distance, likely: f64) -> String {
+pub(crate) fn where_clause(rng: &mut StdRng, partitioned: bool, distance: &Distance, likely: f64) -> String {
     if rng.random_bool(likely) {
         format!(" WHERE {}", predicate(rng, partitioned, distance, 2))
     } else {
@@ -55,7 +58,7 @@ fn where_clause(rng: &mut StdRng, partitioned: bool, distance: &Distance, likely
     }
 }
 
-fn limit(rng: &mut StdRng, rows: usize) -> usize {
+pub(crate) fn limit(rng: &mut StdRng, rows: usize) -> usize {
     let some = [
         0,
         1,

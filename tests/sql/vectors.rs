@@ -47,7 +47,7 @@ pub(crate) fn vector_column(rng: &mut StdRng, name: &'static str) -> VectorColum
         |rng: &mut StdRng, likely: f64, share: f64| if rng.random_bool(likely) { share } else { 0.0 };
     VectorColumn {
         name,
-        dim: [1, 2, 3, 8, 33][rng.random_range(0..5)],
+        dim: [1, 2, 3, 8, 16, 17, 33][rng.random_range(0..7)],
         item: [
             DataType::Float32,
             DataType::Float32,

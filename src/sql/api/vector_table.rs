@@ -119,7 +119,7 @@ impl VectorTable {
         if let Some(filter) = conjunction(plan.request.filters.iter().cloned()) {
             let over = DFSchema::try_from(scan.schema())?;
             let filter = state.create_physical_expr(filter, &over)?;
-            rows = filter_record_batch(&rows, &matching(&rows, filter.as_ref())?)?;
+            rows = filter_record_batch(&rows, &matching(&rows, &filter)?)?;
         }
         Ok((plan.finish(&rows)?, SearchReport::of(&scan)))
     }

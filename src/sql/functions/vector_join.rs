@@ -86,7 +86,7 @@ impl TableFunctionImpl for VectorJoin {
             shared: Shared::of(state)?,
         };
         Ok(match settings.mode {
-            Mode::Off => Arc::new(ViewTable::new(table.by_hand()?, None)),
+            Mode::Off => Arc::new(ViewTable::new(table.by_hand(&[])?, None)),
             Mode::Auto | Mode::Exact => Arc::new(table),
         })
     }
@@ -169,15 +169,15 @@ impl VectorJoinTable {
             .build()
     }
 
-    /// The join in DataFusion's own operators: every pair, numbered by distance.
-    fn by_hand(&self) -> Result<LogicalPlan> {
+    /// The join in DataFusion's own operators: every pair of a left row that passes the filters, numbered by distance.
+    fn by_hand(&self, filters: &[Expr]) -> Result<LogicalPlan> {
         const LEFT_ROW: &str = "__left_row";
         const RANK: &str = "__rank";
         let (left, right) = (self.left.schema(), self.right.schema());
         let width = self.left_width();
         let fields = self.schema.fields();
         let all: Vec<_> = (0..width).collect();
-        let numbered = LogicalPlanBuilder::from(self.left_plan(&all, &[])?)
+        let numbered = LogicalPlanBuilder::from(self.left_plan(&all, filters)?)
             .window(vec![row_number().alias(LEFT_ROW)])?
             .build()?;
         let renamed = right.fields().iter().zip(&fields[width..]);
@@ -285,10 +285,13 @@ impl TableProvider for VectorJoinTable {
         );
         match exec.await? {
             Some(exec) => Ok(exec),
-            None => plan_err!(
-                "{NAME}: the files of the right table are not as they were listed, or are read in a way that this \
-                 cannot follow; register the table again, or SET hnsw.mode = 'off'"
-            ),
+            // The files of the right table are not as they were listed, or not read in a way that we can follow.
+            None => {
+                let fields = wanted.iter().map(|&at| by_name(self.schema.field(at).name()));
+                let every =
+                    LogicalPlanBuilder::from(self.by_hand(filters)?).project(fields.collect::<Vec<_>>())?;
+                state.create_physical_plan(&every.build()?).await
+            }
         }
     }
 }

@@ -18,6 +18,7 @@ use futures::TryStreamExt;
 
 use super::plan::JoinColumn;
 use super::run::Join;
+use crate::rows::scan::FilterFailed;
 use crate::sql::search::explain;
 use crate::sql::search::metrics::SearchMetrics;
 use crate::sql::search::scan::{Run, ScanSpec};
@@ -126,7 +127,7 @@ impl ExecutionPlan for VectorJoinExec {
         });
         let joined = pieces.try_flatten().and_then(move |piece| {
             let join = Arc::clone(&join);
-            async move { join.piece(&piece).await }
+            async move { join.piece(&piece).await.map_err(FilterFailed::unwrapped) }
         });
         let joined = joined.try_filter(|batch| futures::future::ready(batch.num_rows() > 0));
         Ok(Box::pin(RecordBatchStreamAdapter::new(self.schema(), joined)))

@@ -36,6 +36,8 @@ pub enum Refusal {
     ScanNotParquet,
     /// A file changed since the table's directory was listed.
     StaleListing,
+    /// A step of ours failed, and left the plan to DataFusion.
+    StepFailed,
 }
 
 impl Refusal {
@@ -56,6 +58,7 @@ impl Refusal {
             Refusal::RankedPairs => "ranked_pairs",
             Refusal::ScanNotParquet => "scan_not_parquet",
             Refusal::StaleListing => "stale:listing",
+            Refusal::StepFailed => "step_failed",
         }
     }
 }
@@ -96,6 +99,7 @@ impl fmt::Display for Refusal {
             Refusal::StaleListing => {
                 "a file changed after the directory was listed; create the table again or restart the session"
             }
+            Refusal::StepFailed => "planning the search failed, as the log says; the query runs without it",
         };
         write!(f, "{}: {advice}", self.code())
     }

@@ -2,8 +2,11 @@
 
 use datafusion::arrow::datatypes::DataType;
 use datafusion::common::ScalarValue;
+use datafusion::functions_nested::cosine_distance::CosineDistance;
+use datafusion::functions_nested::distance::ArrayDistance;
+use datafusion::functions_nested::inner_product::InnerProduct;
 use datafusion::logical_expr::expr::ScalarFunction;
-use datafusion::logical_expr::{Expr, Operator};
+use datafusion::logical_expr::{Expr, Operator, ScalarUDF};
 
 use crate::hnsw::VectorMetric;
 use crate::sql::rules::bind_query::BoundDistance;
@@ -20,13 +23,19 @@ pub(crate) enum Distance {
 }
 
 impl Distance {
-    /// The distance that a function of DataFusion computes.
-    pub(crate) fn of(function: &str) -> Option<Self> {
-        match function {
-            "array_distance" => Some(Distance::L2),
-            "cosine_distance" => Some(Distance::Cosine),
-            "inner_product" => Some(Distance::InnerProduct),
-            _ => None,
+    /// The distance that a function computes, if it is one of DataFusion's own three.
+    ///
+    /// The name says nothing: a session may have a function of its own under it.
+    pub(crate) fn of(function: &ScalarUDF) -> Option<Self> {
+        let function = function.inner();
+        if function.is::<ArrayDistance>() {
+            Some(Distance::L2)
+        } else if function.is::<CosineDistance>() {
+            Some(Distance::Cosine)
+        } else if function.is::<InnerProduct>() {
+            Some(Distance::InnerProduct)
+        } else {
+            None
         }
     }
 
@@ -51,7 +60,7 @@ impl Distance {
 pub(crate) fn distance_called(call: &ScalarFunction) -> Option<Distance> {
     match BoundDistance::of(call) {
         Some(bound) => Some(bound.distance()),
-        None => Distance::of(call.func.name()),
+        None => Distance::of(&call.func),
     }
 }
 

@@ -14,6 +14,7 @@ use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{Result, ScalarValue, internal_err};
 use datafusion::logical_expr::expr::ScalarFunction;
+use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::{
     ColumnarValue, Expr, FetchType, LogicalPlan, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF,
     ScalarUDFImpl, Signature, TableScan, Volatility,
@@ -23,6 +24,7 @@ use datafusion::optimizer::push_down_limit::PushDownLimit;
 use datafusion::optimizer::{AnalyzerRule, OptimizerContext, OptimizerRule};
 
 use super::fold_array_literal::MIN_NUMBERS;
+use super::guard::guarded;
 use super::knn::is_searchable;
 use crate::sql::options::{HnswOptions, Mode};
 use crate::sql::recognize::order_by::searches;
@@ -43,11 +45,36 @@ impl AnalyzerRule for BindRule {
         if HnswOptions::of(config).mode == Mode::Off || !plan.exists(|node| Ok(searches(node, &is_ours)))? {
             return Ok(plan);
         }
-        let bound = plan.transform_down_with_subqueries(|node| {
-            node.map_expressions(|expr| expr.transform_up(|e| Ok(bind(e))))
-        })?;
-        settle(bound.data)
+        let bound = guarded(self.name(), plan, |plan| bind_all(plan)?.map_data(settle));
+        Ok(bound.map_or_else(|plan| *plan, |bound| bound.data))
     }
+}
+
+fn bind_all(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
+    plan.transform_down_with_subqueries(|node| {
+        // A sort's columns are its input's, however its keys are named.
+        let names = (!matches!(node, LogicalPlan::Sort(_))).then(|| NamePreserver::new(&node));
+        node.map_expressions(|expr| bind_within(expr, names.as_ref()))
+    })
+}
+
+/// Binds the distances of an expression and keeps the expression's name.
+///
+/// A distance called by itself keeps it by [`BoundDistance::schema_name`]. What is around one may make its own name in
+/// another way: windows and aggregates print the keys that they order by and the filter that they have.
+fn bind_within(expr: Expr, names: Option<&NamePreserver>) -> Result<Transformed<Expr>> {
+    let shows_itself = matches!(&expr, Expr::Alias(_)) || bindable(&expr).is_some();
+    let name = match names {
+        Some(names) if !shows_itself && expr.exists(|e| Ok(bindable(e).is_some()))? => {
+            Some(names.save(&expr))
+        }
+        _ => None,
+    };
+    let bound = expr.transform_up(|e| Ok(bind(e)))?;
+    Ok(match name {
+        Some(name) => bound.update_data(|e| name.restore(e)),
+        None => bound,
+    })
 }
 
 /// Does to a plain chain of nodes what takes DataFusion's optimizer a pass for the limit to reach the sort, one to
@@ -99,12 +126,17 @@ fn is_ours(scan: &TableScan) -> bool {
     is_searchable(&scan.source)
 }
 
+/// A call of a distance function with its two arguments.
+fn bindable(expr: &Expr) -> Option<(&ScalarFunction, Distance)> {
+    let Expr::ScalarFunction(call) = expr else {
+        return None;
+    };
+    Distance::of(&call.func).map(|distance| (call, distance))
+}
+
 /// `f(x, literal)` or `f(literal, x)` as a function of `x`.
 fn bind(expr: Expr) -> Transformed<Expr> {
-    let Expr::ScalarFunction(call) = &expr else {
-        return Transformed::no(expr);
-    };
-    let Some(distance) = Distance::of(call.func.name()) else {
+    let Some((call, distance)) = bindable(&expr) else {
         return Transformed::no(expr);
     };
     let [left, right] = call.args.as_slice() else {

@@ -11,9 +11,9 @@ use datafusion::arrow::array::{ArrayRef, Float64Array, Int64Array};
 use datafusion::common::utils::SingleRowListArrayBuilder;
 use datafusion::common::{DFSchema, Result, ScalarValue};
 use datafusion::functions_nested::expr_fn::make_array;
-use datafusion::functions_nested::make_array::make_array_udf;
-use datafusion::logical_expr::Expr;
+use datafusion::functions_nested::make_array::{MakeArray, make_array_udf};
 use datafusion::logical_expr::planner::{ExprPlanner, PlannerResult};
+use datafusion::logical_expr::{Expr, lit};
 use datafusion::prelude::SessionContext;
 
 use crate::sql::session::rebuild;
@@ -70,16 +70,36 @@ impl ExprPlanner for ArrayLiteralFolder {
 /// DataFusion's is left as it is.
 pub fn register(ctx: &SessionContext, folder: ArrayLiteralFolder) {
     let mut planners = ctx.state().expr_planners().to_vec();
-    let named = |name: &str| {
-        planners
-            .iter()
-            .position(|planner| format!("{planner:?}").starts_with(name))
-    };
-    let (None, Some(place)) = (named("ArrayLiteralFolder"), named("NestedFunctionPlanner")) else {
-        return;
-    };
-    planners.insert(place, Arc::new(folder));
-    rebuild(ctx, |state| state.with_expr_planners(planners));
+    // The first planner of array literals is told by what it makes of one: DataFusion's calls `make_array`.
+    let plans = |planner: &Arc<dyn ExprPlanner>| plan_of_array(planner.as_ref(), folder.min_numbers);
+    let first = planners.iter().map(plans).position(|plan| plan.is_some());
+    if let Some(place) = first
+        && plans(&planners[place]) == Some(ArrayPlan::Call)
+    {
+        planners.insert(place, Arc::new(folder));
+        rebuild(ctx, |state| state.with_expr_planners(planners));
+    }
+}
+
+/// What a planner makes of an array literal of numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum ArrayPlan {
+    /// A call of DataFusion's `make_array`.
+    Call,
+    /// Something else.
+    Other,
+}
+
+/// What a planner makes of so many numbers; `None` if it leaves them to the next planner.
+fn plan_of_array(planner: &dyn ExprPlanner, numbers: usize) -> Option<ArrayPlan> {
+    let numbers = vec![lit(0.5); numbers.max(1)];
+    match planner.plan_array_literal(numbers, &DFSchema::empty()) {
+        Ok(PlannerResult::Original(_)) => None,
+        Ok(PlannerResult::Planned(Expr::ScalarFunction(call))) if call.func.inner().is::<MakeArray>() => {
+            Some(ArrayPlan::Call)
+        }
+        Ok(PlannerResult::Planned(_)) | Err(_) => Some(ArrayPlan::Other),
+    }
 }
 
 /// The list that `make_array` makes of these literals; `None` if one is not a number.

@@ -7,14 +7,20 @@ use datafusion::common::{Result, TableReference};
 use datafusion::datasource::{DefaultTableSource, TableProvider, provider_as_source};
 use datafusion::logical_expr::{LogicalPlan, Sort, TableScan, TableSource};
 use datafusion::optimizer::optimizer::{ApplyOrder, OptimizerConfig, OptimizerRule};
+use tracing::warn;
 
+use super::guard::guarded;
 use super::point_lookup::look_up_vectors;
 use crate::rows::scan::is_parquet_listing;
 use crate::sql::ddl::tables::is_path;
 use crate::sql::options::{HnswOptions, Mode};
 use crate::sql::recognize::order_by::{Recognised, recognise};
+use crate::sql::recognize::refusal::Refusal;
 use crate::sql::search::table::{Asked, VectorTable};
 use crate::sql::shared::Shared;
+
+/// What the rule is called among the session's optimizer rules.
+pub(crate) const NAME: &str = "hnsw_knn";
 
 /// Turns the scan under an `ORDER BY distance LIMIT k` into one of [`VectorTable`].
 ///
@@ -33,7 +39,7 @@ impl KnnRule {
 
 impl OptimizerRule for KnnRule {
     fn name(&self) -> &'static str {
-        "hnsw_knn"
+        NAME
     }
 
     fn apply_order(&self) -> Option<ApplyOrder> {
@@ -47,36 +53,45 @@ impl OptimizerRule for KnnRule {
         if HnswOptions::of(&config.options()).mode == Mode::Off {
             return Ok(Transformed::no(plan));
         }
-        let asked = match recognise(sort)? {
-            None => return Ok(Transformed::no(plan)),
-            Some(Recognised::Knn(request)) => Asked::Knn(Arc::new(request)),
-            Some(Recognised::Refused(refusal)) => Asked::Refused(refusal),
-        };
-        let plan = match &asked {
-            Asked::Knn(request) if request.reads_subqueries() => {
-                look_up_vectors(plan, request, &self.shared)?
+        let asked = match recognise(sort) {
+            Ok(None) => return Ok(Transformed::no(plan)),
+            Ok(Some(Recognised::Knn(request))) => Asked::Knn(Arc::new(request)),
+            Ok(Some(Recognised::Refused(refusal))) => Asked::Refused(refusal),
+            Err(error) => {
+                warn!(rule = self.name(), %error, "a search was not recognised");
+                Asked::Refused(Refusal::StepFailed)
             }
-            _ => plan,
         };
-        let LogicalPlan::Sort(sort) = plan else {
-            unreachable!("matched above")
+        let ask = |plan: LogicalPlan| {
+            let plan = match &asked {
+                Asked::Knn(request) if request.reads_subqueries() => {
+                    look_up_vectors(plan, request, &self.shared)?
+                }
+                _ => plan,
+            };
+            ask_scans_below(plan, &asked, &self.shared)
         };
-        let input = Arc::unwrap_or_clone(sort.input);
-        let swapped = input.transform_down(|node| match node {
-            LogicalPlan::TableScan(scan) => Ok(swap_source(scan, &asked, &self.shared)),
+        let asked = guarded(self.name(), plan, ask);
+        Ok(asked.unwrap_or_else(|plan| Transformed::no(*plan)))
+    }
+}
+
+/// Puts what a sort or a filter at the top of a plan asks into the scans below it.
+pub(crate) fn ask_scans_below(
+    plan: LogicalPlan,
+    asked: &Asked,
+    shared: &Arc<Shared>,
+) -> Result<Transformed<LogicalPlan>> {
+    plan.map_children(|input| {
+        input.transform_down(|node| match node {
+            LogicalPlan::TableScan(scan) => Ok(swap_source(scan, asked, shared)),
             // A search of its own below this one is looked at on its own.
             LogicalPlan::Sort(Sort { fetch: Some(_), .. }) => {
                 Ok(Transformed::new(node, false, TreeNodeRecursion::Jump))
             }
             node => Ok(Transformed::no(node)),
-        })?;
-        Ok(swapped.update_data(|input| {
-            LogicalPlan::Sort(Sort {
-                input: Arc::new(input),
-                ..sort
-            })
-        }))
-    }
+        })
+    })
 }
 
 /// Puts what is asked of a table into its scan, if searches over it can be ours.

@@ -2,11 +2,13 @@
 //!
 //! In the order in which they run: [`fold_array_literal`] while SQL is planned, [`create_index`], [`widen_lists`] and
 //! [`bind_query`] as analyzer rules, [`ranked_join`] and [`knn`] (with [`point_lookup`] for the subqueries of a search) as
-//! optimizer rules, [`seal_search`] around the physical rules.
+//! optimizer rules, [`seal_search`] around the physical rules. Each of them but [`create_index`], whose errors are the
+//! statement's, takes its step under a [`guard`].
 
 pub(crate) mod bind_query;
 pub(crate) mod create_index;
 pub mod fold_array_literal;
+pub(crate) mod guard;
 pub(crate) mod knn;
 pub(crate) mod point_lookup;
 pub(crate) mod ranked_join;

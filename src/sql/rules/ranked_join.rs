@@ -16,12 +16,15 @@ use std::sync::Arc;
 
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, JoinType, Result, ScalarValue};
+use datafusion::functions_window::row_number::RowNumber;
 use datafusion::logical_expr::expr::{WindowFunction, WindowFunctionDefinition};
 use datafusion::logical_expr::utils::split_conjunction;
 use datafusion::logical_expr::{Expr, Filter, Join, LogicalPlan, Operator, Window};
 use datafusion::optimizer::optimizer::{ApplyOrder, OptimizerConfig, OptimizerRule};
+use tracing::warn;
 
-use super::knn::{searchable, swap_source};
+use super::guard::guarded;
+use super::knn::{ask_scans_below, searchable};
 use crate::rows::vectors::item_type;
 use crate::sql::join::plan::Side;
 use crate::sql::join::ranked_table::{RankedPairs, numbered};
@@ -62,32 +65,38 @@ impl OptimizerRule for RankRule {
         if HnswOptions::of(&config.options()).mode == Mode::Off {
             return Ok(Transformed::no(plan));
         }
-        let Some(pairs) = self.pairs(filter)? else {
-            return Ok(Transformed::no(plan));
+        let found = self.pairs(filter).unwrap_or_else(|error| {
+            warn!(rule = self.name(), %error, "a rank by distance was not recognised");
+            None
+        });
+        let (plan, refusal) = match found {
+            None => return Ok(Transformed::no(plan)),
+            Some(Err(refusal)) => (plan, refusal),
+            Some(Ok(pairs)) => match guarded(self.name(), plan, |plan| replace_join(plan, pairs)) {
+                Ok(replaced) => return Ok(replaced),
+                Err(plan) => (*plan, Refusal::StepFailed),
+            },
         };
-        let pairs = match pairs {
-            Ok(pairs) => pairs,
-            Err(refusal) => {
-                let asked = Asked::Refused(refusal);
-                return plan.transform_down(|node| match node {
-                    LogicalPlan::TableScan(scan) => Ok(swap_source(scan, &asked, &self.shared)),
-                    node => Ok(Transformed::no(node)),
-                });
-            }
-        };
-        let mut pairs = Some(pairs);
-        plan.transform_down(|node| match (&node, pairs.take()) {
-            (LogicalPlan::Join(join), Some(pairs)) => Ok(Transformed::new(
-                pairs.in_place_of(join)?,
-                true,
-                TreeNodeRecursion::Stop,
-            )),
-            (_, not_yet) => {
-                pairs = not_yet;
-                Ok(Transformed::no(node))
-            }
-        })
+        let refuse = |plan| ask_scans_below(plan, &Asked::Refused(refusal), &self.shared);
+        let refused = guarded(self.name(), plan, refuse);
+        Ok(refused.unwrap_or_else(|plan| Transformed::no(*plan)))
     }
+}
+
+/// Puts the pairs in the place of the first join below.
+fn replace_join(plan: LogicalPlan, pairs: RankedPairs) -> Result<Transformed<LogicalPlan>> {
+    let mut pairs = Some(pairs);
+    plan.transform_down(|node| match (&node, pairs.take()) {
+        (LogicalPlan::Join(join), Some(pairs)) => Ok(Transformed::new(
+            pairs.in_place_of(join)?,
+            true,
+            TreeNodeRecursion::Stop,
+        )),
+        (_, not_yet) => {
+            pairs = not_yet;
+            Ok(Transformed::no(node))
+        }
+    })
 }
 
 /// `None` if this is no rank by distance over pairs of a table that can be searched.
@@ -256,7 +265,7 @@ fn only_row_number(window: &Window) -> Option<&WindowFunction> {
         return None;
     };
     let plain = function.params.filter.is_none() && !function.params.distinct;
-    (udf.name() == "row_number" && plain).then_some(function)
+    (udf.inner().is::<RowNumber>() && plain).then_some(function)
 }
 
 /// `k`, if this predicate says that a rank is at most `k`.

@@ -24,6 +24,7 @@ use datafusion::physical_plan::sorts::sort::SortExec;
 use datafusion::physical_plan::statistics::StatisticsArgs;
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties};
 
+use super::guard::guarded_physical;
 use crate::sql::search::scan::VectorScanExec;
 use crate::sql::search::subquery_results::Late;
 
@@ -45,18 +46,7 @@ impl PhysicalOptimizerRule for SealRule {
         plan: Arc<dyn ExecutionPlan>,
         _config: &ConfigOptions,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        plan.transform_down(|node| match rows_of_search(&node) {
-            Some((rows, scan)) => {
-                let search = match scan.waits_for_subqueries() {
-                    true => with_subqueries(Arc::clone(&node))?,
-                    false => node,
-                };
-                let sealed = Arc::new(SealedExec { search, rows });
-                Ok(Transformed::new(sealed, true, TreeNodeRecursion::Jump))
-            }
-            None => Ok(Transformed::no(node)),
-        })
-        .data()
+        Ok(guarded_physical(self.name(), plan, seal))
     }
 
     fn schema_check(&self) -> bool {
@@ -74,23 +64,42 @@ impl PhysicalOptimizerRule for UnsealRule {
         plan: Arc<dyn ExecutionPlan>,
         _config: &ConfigOptions,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        plan.transform_down(|node| {
-            // A search yields by itself: it waits for files, and for other threads.
-            let below = node.downcast_ref::<CooperativeExec>().map(CooperativeExec::input);
-            match below.unwrap_or(&node).downcast_ref::<SealedExec>() {
-                Some(sealed) => {
-                    let search = Arc::clone(&sealed.search);
-                    Ok(Transformed::new(search, true, TreeNodeRecursion::Jump))
-                }
-                None => Ok(Transformed::no(node)),
-            }
-        })
-        .data()
+        Ok(guarded_physical(self.name(), plan, unseal))
     }
 
     fn schema_check(&self) -> bool {
         true
     }
+}
+
+fn seal(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
+    plan.transform_down(|node| match rows_of_search(&node) {
+        Some((rows, scan)) => {
+            let search = match scan.waits_for_subqueries() {
+                true => with_subqueries(Arc::clone(&node))?,
+                false => node,
+            };
+            let sealed = Arc::new(SealedExec { search, rows });
+            Ok(Transformed::new(sealed, true, TreeNodeRecursion::Jump))
+        }
+        None => Ok(Transformed::no(node)),
+    })
+    .data()
+}
+
+fn unseal(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
+    plan.transform_down(|node| {
+        // A search yields by itself: it waits for files, and for other threads.
+        let below = node.downcast_ref::<CooperativeExec>().map(CooperativeExec::input);
+        match below.unwrap_or(&node).downcast_ref::<SealedExec>() {
+            Some(sealed) => {
+                let search = Arc::clone(&sealed.search);
+                Ok(Transformed::new(search, true, TreeNodeRecursion::Jump))
+            }
+            None => Ok(Transformed::no(node)),
+        }
+    })
+    .data()
 }
 
 /// Gives the scan below these nodes what they read from subqueries.

@@ -36,20 +36,32 @@ pub(crate) fn fetch(
     kept: Vec<Option<KeptVectors>>,
 ) -> SendableRecordBatchStream {
     let schema = Arc::clone(&run.spec.schema);
+    let batch_size = run.context.session_config().batch_size().max(1);
     let kept = kept.into_iter().chain(std::iter::repeat_with(|| None));
     let batches = futures::stream::iter(rows.into_iter().zip(kept).enumerate())
         .filter(|(_, (rows, _))| futures::future::ready(!rows.is_empty()))
         .map(move |(index, (rows, kept))| fetch_file(Arc::clone(&run), index, rows, kept))
         .buffered(FETCHES_AT_ONCE)
-        .map_ok(|fetched| {
+        .map_ok(move |fetched| {
             let Fetched { batches, memory } = fetched;
-            futures::stream::iter(batches).map(move |batch| {
+            let pieces = batches
+                .into_iter()
+                .flat_map(move |batch| pieces(&batch, batch_size));
+            futures::stream::iter(pieces).map(move |batch| {
                 let _held = &memory;
                 Ok(batch)
             })
         })
         .try_flatten();
     Box::pin(RecordBatchStreamAdapter::new(schema, batches))
+}
+
+/// A batch in pieces of the session's size: a filter above may have a value for each row by itself that it has not
+/// where it looks at all of them together.
+fn pieces(batch: &RecordBatch, size: usize) -> Vec<RecordBatch> {
+    let rows = batch.num_rows();
+    let piece = |at: usize| batch.slice(at, size.min(rows - at));
+    (0..rows).step_by(size).map(piece).collect()
 }
 
 /// Rows of one file, and the memory they were granted.

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use datafusion::common::Result;
+use datafusion::common::{Result, config_datafusion_err};
 use datafusion::datasource::listing::{ListingTableUrl, PartitionedFile};
+use datafusion::error::DataFusionError;
 use datafusion::execution::runtime_env::RuntimeEnv;
 use futures::{StreamExt, TryStreamExt};
 use object_store::ObjectStore;
@@ -72,14 +73,20 @@ pub(crate) enum Sidecars {
     NotWanted,
     /// Where they are by default, or in this directory.
     In(Option<SidecarDir>),
+    /// Nowhere: `hnsw.sidecar_dir` names no place that can be read, as this says.
+    NoPlace(Arc<str>),
 }
 
 impl Sidecars {
     /// As the session's settings say.
-    pub(crate) fn of(options: &HnswOptions, runtime: &RuntimeEnv) -> Result<Self> {
+    pub(crate) fn of(options: &HnswOptions, runtime: &RuntimeEnv) -> Self {
         match options.mode {
-            Mode::Exact => Ok(Sidecars::NotWanted),
-            Mode::Auto | Mode::Off => Ok(Sidecars::In(sidecar_dir(options, runtime)?)),
+            Mode::Exact => Sidecars::NotWanted,
+            Mode::Auto | Mode::Off => match sidecar_dir(options, runtime) {
+                Ok(dir) => Sidecars::In(dir),
+                Err(DataFusionError::Configuration(why)) => Sidecars::NoPlace(why.into()),
+                Err(error) => Sidecars::NoPlace(error.strip_backtrace().into()),
+            },
         }
     }
 }
@@ -89,6 +96,8 @@ impl Sidecars {
 pub(crate) enum ExactBecause {
     /// `hnsw.mode = 'exact'`.
     Mode,
+    /// `hnsw.sidecar_dir` names no place that can be read.
+    SidecarDir(Arc<str>),
     /// There is no sidecar that fits.
     Sidecar(Reason),
 }
@@ -98,6 +107,7 @@ impl ExactBecause {
     pub(crate) fn code(&self) -> String {
         match self {
             ExactBecause::Mode => "mode_exact".to_owned(),
+            ExactBecause::SidecarDir(_) => "sidecar_dir".to_owned(),
             ExactBecause::Sidecar(reason) => reason.code().to_string(),
         }
     }
@@ -108,6 +118,7 @@ impl ExactBecause {
     pub(crate) fn explain(&self, request: &KnnRequest) -> String {
         match self {
             ExactBecause::Mode => "mode_exact: hnsw.mode is 'exact'".to_owned(),
+            ExactBecause::SidecarDir(why) => format!("sidecar_dir: {why}"),
             ExactBecause::Sidecar(reason @ (Reason::NoSidecar | Reason::MetricMismatch { .. })) => format!(
                 "{}: {reason}; CREATE INDEX ON the table USING hnsw ({}) WITH (metric = '{}')",
                 reason.code(),
@@ -185,6 +196,7 @@ async fn plan_file(
     let start = Instant::now();
     let strategy = match sidecars {
         Sidecars::NotWanted => Strategy::Exact(ExactBecause::Mode),
+        Sidecars::NoPlace(why) => Strategy::Exact(ExactBecause::SidecarDir(Arc::clone(why))),
         Sidecars::In(dir) => {
             let location = location(&source, dir.clone());
             let metric = request.distance.metric();
@@ -252,8 +264,15 @@ pub(crate) fn sidecar_dir(options: &HnswOptions, runtime: &RuntimeEnv) -> Result
     }
     let url = ListingTableUrl::parse(format!("{}/", options.sidecar_dir.trim_end_matches('/')))?;
     let local = (url.scheme() == "file").then(|| format!("/{}", url.prefix()).into());
+    let store = runtime.object_store(&url).map_err(|_| {
+        let store = url.object_store();
+        config_datafusion_err!(
+            "hnsw.sidecar_dir: no object store is registered for {}",
+            store.as_str()
+        )
+    })?;
     Ok(Some(SidecarDir {
-        store: runtime.object_store(&url)?,
+        store,
         store_url: url.object_store().as_str().to_owned(),
         prefix: url.prefix().clone(),
         local,

@@ -15,9 +15,13 @@ use datafusion::common::{Result, Statistics};
 use datafusion::error::DataFusionError;
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
-use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr};
+use datafusion::physical_expr::utils::{collect_columns, reassign_expr_columns};
+use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr, conjunction, split_conjunction};
+use datafusion::physical_optimizer::PhysicalOptimizerRule;
+use datafusion::physical_optimizer::filter_pushdown::FilterPushdown;
 use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
 use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType};
+use datafusion::physical_plan::filter::FilterExec;
 use datafusion::physical_plan::metrics::{ExecutionPlanMetricsSet, MetricsSet};
 use datafusion::physical_plan::statistics::StatisticsArgs;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
@@ -35,7 +39,7 @@ use super::subquery_results::Late;
 use super::through_index::{Candidates, OtherDimension, PreparedQuery, can_skip, candidates};
 use super::top_k_bound::Bound;
 use crate::rows::filter::{FilterCache, RowFilter};
-use crate::rows::scan::{FileRead, TableFiles};
+use crate::rows::scan::{FileRead, FilterFailed, TableFiles};
 use crate::rows::vectors::{item_type, stored_exactly};
 use crate::sidecar::Sidecar;
 use crate::sql::recognize::order_by::KnnRequest;
@@ -279,22 +283,28 @@ async fn answer(
     let request = &run.spec.request;
     let vector = match (&request.query, &late) {
         (QueryVector::Literal(numbers), _) => Some(Arc::clone(numbers)),
-        (QueryVector::Subquery, Some(late)) => late.query()?,
+        // What cannot be computed without rows is computed with them, by the nodes above.
+        (QueryVector::Subquery, Some(late)) => late.query().unwrap_or(None),
         (QueryVector::Subquery, None) => None,
     };
     let Some(query) = vector.and_then(|vector| PreparedQuery::new(vector, request.distance)) else {
         return pass_through(&run, whole);
     };
-    match &late {
-        Some(late) if request.late_filters > 0 => run.filter = Some(late.filter(&run.spec)?),
-        None if request.late_filters > 0 => return pass_through(&run, whole),
-        _ => {}
+    if request.late_filters > 0 {
+        let filter = late.as_ref().map(|late| late.filter(&run.spec));
+        let Some(Ok(filter)) = filter else {
+            return pass_through(&run, whole);
+        };
+        run.filter = Some(filter);
     }
     let run = Arc::new(run);
     let (rows, kept) = loop {
         let damaged = run.damaged_files();
-        let Ok(mut found) = search(&run, &query).await? else {
-            return pass_through(&run, whole);
+        let mut found = match search(&run, &query).await {
+            Ok(Ok(found)) => found,
+            Ok(Err(OtherDimension)) => return pass_through(&run, whole),
+            Err(error) if FilterFailed::is(&error) => return pass_through(&run, whole),
+            Err(error) => return Err(error),
         };
         run.metrics.bytes_read.add(run.take_bytes_read());
         let kept = found.iter_mut().map(|of_file| of_file.vectors.take()).collect();
@@ -347,12 +357,33 @@ async fn search(run: &Arc<Run>, query: &PreparedQuery) -> Result<Result<Vec<Cand
     Ok(Ok(found))
 }
 
-/// All rows, as if there were no index: for a query vector that only DataFusion's own functions can judge.
+/// All rows, as if there were no index: for a query vector or a filter that only DataFusion's own functions can judge.
 pub(crate) fn pass_through(run: &Run, whole: Arc<dyn ExecutionPlan>) -> Result<SendableRecordBatchStream> {
     run.metrics.passed_through.add(1);
     let context = Arc::clone(&run.context);
+    let whole = with_filter(run, Arc::clone(&whole)).unwrap_or(whole);
     match whole.output_partitioning().partition_count() {
         1 => whole.execute(0, context),
         _ => CoalescePartitionsExec::new(whole).execute(0, context),
     }
+}
+
+/// The rows that pass the filter, as DataFusion's own plan without us would find them: a filter that it pushes down to
+/// its reader is applied there, condition by condition, and not above us, all at once. Those of columns that the
+/// scan does not give stay with the table's own pruning.
+fn with_filter(run: &Run, whole: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
+    let schema = whole.schema();
+    let conditions = run.spec.filter.iter();
+    let conditions = conditions.flat_map(|filter| split_conjunction(&filter.over_table));
+    let given = conditions.filter(|condition| {
+        let mut columns = collect_columns(condition).into_iter();
+        columns.all(|column| run.spec.projection.contains(&column.index()))
+    });
+    let given: Vec<_> = given.cloned().collect();
+    if given.is_empty() {
+        return Ok(whole);
+    }
+    let predicate = reassign_expr_columns(conjunction(given), &schema)?;
+    let filtered = Arc::new(FilterExec::try_new(predicate, whole)?);
+    FilterPushdown::new().optimize(filtered, run.context.session_config().options())
 }

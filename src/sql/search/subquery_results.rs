@@ -123,7 +123,7 @@ fn query_in(key: &Arc<dyn PhysicalExpr>) -> Result<Option<Arc<dyn PhysicalExpr>>
     let mut query = None;
     key.apply(|e| {
         let call = e.downcast_ref::<ScalarFunctionExpr>();
-        let Some(call) = call.filter(|call| Distance::of(call.fun().name()).is_some()) else {
+        let Some(call) = call.filter(|call| Distance::of(call.fun()).is_some()) else {
             return Ok(TreeNodeRecursion::Continue);
         };
         query = call.args().iter().find(|arg| reads_subquery(arg)).cloned();

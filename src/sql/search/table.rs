@@ -12,6 +12,7 @@ use datafusion::logical_expr::utils::conjunction;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::empty::EmptyExec;
+use tracing::warn;
 
 use super::files::{Sidecars, apply_settings, plan_files};
 use super::lookup::VectorLookupExec;
@@ -81,7 +82,12 @@ impl VectorTable {
         filters: &[Expr],
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let inner = self.inner.scan(state, projection, filters, None).await?;
-        Ok(match self.spec(state, request, projection, &inner).await? {
+        let searched = self.spec(state, request, projection, &inner).await;
+        let searched = searched.unwrap_or_else(|error| {
+            warn!(%error, "planning a search failed; DataFusion's own scan answers");
+            Err(Some(Refusal::StepFailed))
+        });
+        Ok(match searched {
             Ok(spec) => Arc::new(VectorScanExec::new(spec, inner)),
             Err(None) => inner,
             Err(Some(refusal)) => Arc::new(RefusedExec::new(inner, refusal)),
@@ -97,7 +103,7 @@ impl VectorTable {
         filters: &[Expr],
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let inner = self.inner.scan(state, projection, filters, None).await?;
-        let Ok(spec) = self.spec(state, request, projection, &inner).await? else {
+        let Ok(Ok(spec)) = self.spec(state, request, projection, &inner).await else {
             return Ok(inner);
         };
         let Some(filter) = spec.filter.clone() else {
@@ -131,7 +137,7 @@ impl VectorTable {
         apply_settings(&self.shared, &options);
         self.shared.filters.resize(options.filter_cache_size as u64);
         self.shared.columns.resize(options.column_cache_size as u64);
-        let sidecars = Sidecars::of(&options, state.runtime_env())?;
+        let sidecars = Sidecars::of(&options, state.runtime_env());
         let Some(files) = plan_files(&self.shared, &table, store, request, &sidecars).await? else {
             return Ok(Err(Some(Refusal::StaleListing)));
         };
