@@ -1,5 +1,7 @@
 //! What SQL promises, tested through SQL.
 
+#[path = "sql/advice.rs"]
+mod advice;
 #[path = "sql/compare.rs"]
 mod compare;
 #[path = "sql/equivalence.rs"]
