@@ -186,17 +186,18 @@ fn our_rules_stand_where_they_must_among_datafusions() {
             "resolve_grouping_function",
             "type_coercion",
             "hnsw_create_index",
-            "hnsw_bind"
+            "hnsw_bind",
+            "hnsw_say_unoptimized"
         ],
         "types are settled before distances are bound; see src/sql/rules/bind_query.rs"
     );
     let optimizer = names(state.optimizers().iter().map(|rule| rule.name()).collect());
-    let [.., projections, rank, knn] = optimizer.as_slice() else {
+    let [.., projections, rank, knn, say] = optimizer.as_slice() else {
         panic!("{optimizer:?}; see src/sql/session.rs")
     };
     assert_eq!(
-        [projections.as_str(), rank, knn],
-        ["optimize_projections", "hnsw_rank", "hnsw_knn"],
+        [projections.as_str(), rank, knn, say],
+        ["optimize_projections", "hnsw_rank", "hnsw_knn", "hnsw_say"],
         "limits and projections are where they belong before a search is looked for; see src/sql/rules/knn.rs"
     );
     for rule in ["push_down_limit", "push_down_filter", "simplify_expressions"] {

@@ -212,6 +212,35 @@ fn indexes_are_created_and_dropped_with_their_full_syntax() {
 }
 
 #[test]
+fn the_tree_of_explain_says_why_an_index_is_not_used_and_what_to_do() {
+    let dir = workplace();
+    let distance = format!("cosine_distance(embedding, [{}])", vec!["0.12"; 384].join(", "));
+    let script = format!(
+        "CREATE EXTERNAL TABLE p STORED AS PARQUET LOCATION 'examples/data/packages.parquet';
+         EXPLAIN SELECT id FROM p WHERE id > 5 ORDER BY {distance} LIMIT 3;
+         EXPLAIN SELECT id FROM p ORDER BY round({distance}, 2), id LIMIT 3;"
+    );
+    let (ok, out, err) = run(&dir, &["-q", "--format", "csv", "-c", &script]);
+    assert!(ok, "{out}\n{err}");
+    assert!(out.contains("┌"), "the shell's default is the tree: {out}");
+    // The tree breaks lines anywhere.
+    let text: String = out
+        .chars()
+        .filter(|c| !c.is_whitespace() && !"│┌┐└┘┬┴─".contains(*c))
+        .collect();
+    for expected in [
+        "strategy:exact",
+        "filter:id@0>5",
+        "cosine_distance[0.12,0.12,...384numbers]",
+        "reason:no_sidecar:thefilehasnosidecarforthiscolumn;CREATEINDEXONthetableUSINGhnsw(embedding)\
+         WITH(metric='cosine')",
+        "notusedreason:distance_in_expression:theorderisbyanexpressionaroundthedistance;",
+    ] {
+        assert!(text.contains(expected), "{expected} is missing:\n{out}");
+    }
+}
+
+#[test]
 fn an_index_is_built_without_sql() {
     let dir = workplace();
     let arguments = [

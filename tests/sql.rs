@@ -1,5 +1,7 @@
 //! What SQL promises, tested through SQL.
 
+#[path = "sql/advice.rs"]
+mod advice;
 #[path = "sql/api.rs"]
 mod api;
 #[path = "sql/compare.rs"]

@@ -1,6 +1,5 @@
 //! Filters to bitmaps: which rows of a file satisfy a predicate.
 
-use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
@@ -222,11 +221,5 @@ impl FilterCache {
         if self.0.capacity() != bytes {
             self.0.set_capacity(bytes);
         }
-    }
-}
-
-impl fmt::Display for RowFilter {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.over_table.fmt(f)
     }
 }

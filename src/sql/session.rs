@@ -13,6 +13,7 @@ use crate::sql::rules::bind_query::BindRule;
 use crate::sql::rules::create_index::CreateIndexRule;
 use crate::sql::rules::knn::{self, KnnRule};
 use crate::sql::rules::ranked_join::RankRule;
+use crate::sql::rules::say_unsearched::SayRule;
 use crate::sql::rules::seal_search::{SealRule, UnsealRule};
 use crate::sql::rules::widen_lists::WidenListsRule;
 use crate::sql::shared::Shared;
@@ -42,10 +43,12 @@ pub(crate) fn is_registered(ctx: &SessionContext) -> bool {
 
 /// Adds the rules for logical plans, each once.
 pub(crate) fn add_rules(ctx: &SessionContext, shared: &Arc<Shared>) {
-    let analyzer: [Arc<dyn AnalyzerRule + Send + Sync>; 3] = [
+    let say = Arc::new(SayRule::new(Arc::clone(shared)));
+    let analyzer: [Arc<dyn AnalyzerRule + Send + Sync>; 4] = [
         Arc::new(CreateIndexRule),
         Arc::new(WidenListsRule),
         Arc::new(BindRule),
+        Arc::clone(&say) as _,
     ];
     for rule in analyzer {
         let state = ctx.state();
@@ -58,9 +61,10 @@ pub(crate) fn add_rules(ctx: &SessionContext, shared: &Arc<Shared>) {
             ctx.add_analyzer_rule(rule);
         }
     }
-    let optimizer: [Arc<dyn OptimizerRule + Send + Sync>; 2] = [
+    let optimizer: [Arc<dyn OptimizerRule + Send + Sync>; 3] = [
         Arc::new(RankRule::new(Arc::clone(shared))),
         Arc::new(KnnRule::new(Arc::clone(shared))),
+        say,
     ];
     for rule in optimizer {
         // One that is there already has other caches.

@@ -55,6 +55,11 @@ pub fn register(ctx: &SessionContext) {
     }
 }
 
+/// Whether a function is one of these, which it is until the plan is simplified.
+pub(crate) fn is_other_name(function: &ScalarUDF) -> bool {
+    function.inner().is::<OtherName>()
+}
+
 /// One of DataFusion's distance functions under another name, with the sign turned if `negated`.
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct OtherName {

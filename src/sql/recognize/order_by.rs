@@ -14,7 +14,8 @@ use std::sync::Arc;
 use datafusion::arrow::datatypes::{DataType, Schema};
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
 use datafusion::common::{Result, ScalarValue};
-use datafusion::logical_expr::{Expr, LogicalPlan, Sort, TableScan, lit};
+use datafusion::logical_expr::expr::ScalarFunction;
+use datafusion::logical_expr::{Expr, LogicalPlan, Operator, Sort, TableScan, lit};
 
 use super::query_vector::{QueryVector, is_constant, is_uncorrelated, query_vector};
 use super::refusal::Refusal;
@@ -137,7 +138,15 @@ fn request(sort: &Sort, key: &Expr, traced: &Chain<'_>, schema: &Schema) -> Resu
     if ties && found.wrapped {
         return Err(Refusal::TieKeysOverExpression);
     }
-    let conjuncts = traced.conjuncts.iter().cloned();
+    let is_threshold = |filter: &&Expr| {
+        traced.applied_above.contains(filter) && is_threshold(filter, found.call, found.distance)
+    };
+    let bounded = traced.conjuncts.iter().any(|filter| is_threshold(&filter));
+    let conjuncts = traced
+        .conjuncts
+        .iter()
+        .filter(|filter| !is_threshold(filter))
+        .cloned();
     let (late, filters): (Vec<_>, Vec<_>) = conjuncts.partition(reads_subquery);
     for filter in late.iter().map(without_subqueries).chain(filters.iter().cloned()) {
         check_filter(&filter)?;
@@ -149,11 +158,33 @@ fn request(sort: &Sort, key: &Expr, traced: &Chain<'_>, schema: &Schema) -> Resu
         query,
         k,
         ef_search: None,
-        nulls_first: sort.expr[0].nulls_first,
+        // A row without a distance is not within any.
+        nulls_first: sort.expr[0].nulls_first && !bounded,
         ties,
         filters,
         late_filters: late.len(),
     })
+}
+
+/// Whether a filter leaves out the rows that are farther than some distance, by the distance that rows are ordered by.
+///
+/// Such rows come after all others, so a filter above the search may leave them out: the search itself need not look
+/// at the filter, which would have to decode every vector.
+fn is_threshold(filter: &Expr, call: &ScalarFunction, distance: Distance) -> bool {
+    let Expr::BinaryExpr(binary) = filter else {
+        return false;
+    };
+    let is_call = |expr: &Expr| matches!(expr, Expr::ScalarFunction(other) if other == call);
+    let (op, limit) = match (binary.left.as_ref(), binary.right.as_ref()) {
+        (left, limit) if is_call(left) => (Some(binary.op), limit),
+        (limit, right) if is_call(right) => (binary.op.swap(), limit),
+        _ => return false,
+    };
+    let nearer = match distance {
+        Distance::InnerProduct => matches!(op, Some(Operator::Gt | Operator::GtEq)),
+        Distance::L2 | Distance::Cosine => matches!(op, Some(Operator::Lt | Operator::LtEq)),
+    };
+    nearer && matches!(limit, Expr::Literal(..))
 }
 
 /// Which argument is the table's column, and which is the query.

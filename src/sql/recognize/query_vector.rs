@@ -80,6 +80,26 @@ pub(crate) fn as_doubles(value: &ScalarValue) -> Option<Vec<f64>> {
     (doubles.null_count() == 0 && !doubles.is_empty()).then(|| doubles.values().to_vec())
 }
 
+/// A vector of more numbers than this is shortened where a plan shows it.
+const SHOWN_WHOLE: usize = 8;
+
+/// A vector as our own nodes show it in a plan: `[0.5, 1]`, or `[0.12, -0.03, ... 384 numbers]`.
+pub(crate) fn shown(numbers: &[f64]) -> String {
+    // A number that is a float in disguise is shown as short as the float.
+    #[expect(clippy::cast_possible_truncation, reason = "it is compared with what is left")]
+    let one = |&number: &f64| match number as f32 {
+        short if f64::from(short) == number => short.to_string(),
+        _ => number.to_string(),
+    };
+    let some = |numbers: &[f64]| numbers.iter().map(one).collect::<Vec<_>>().join(", ");
+    match numbers {
+        [first, second, ..] if numbers.len() > SHOWN_WHOLE => {
+            format!("[{}, ... {} numbers]", some(&[*first, *second]), numbers.len())
+        }
+        short => format!("[{}]", some(short)),
+    }
+}
+
 /// A subquery whose result is the same for all rows.
 pub(crate) fn is_uncorrelated(expr: &Expr) -> bool {
     matches!(expr, Expr::ScalarSubquery(subquery) if subquery.outer_ref_columns.is_empty())

@@ -23,6 +23,8 @@ pub(crate) struct Chain<'a> {
     columns: Vec<Expr>,
     /// The filters on the way.
     pub conjuncts: Vec<Expr>,
+    /// Those of them that a node above the end applies, whatever the end does.
+    pub applied_above: Vec<Expr>,
 }
 
 impl<'a> Chain<'a> {
@@ -45,6 +47,7 @@ impl<'a> Chain<'a> {
             LogicalPlan::Filter(node) => {
                 let mut below = Chain::below(&node.input)?;
                 for conjunct in split_conjunction_owned(below.down(&node.predicate)?) {
+                    below.applied_above.push(conjunct.clone());
                     if !below.conjuncts.contains(&conjunct) {
                         below.conjuncts.push(conjunct);
                     }
@@ -59,6 +62,7 @@ impl<'a> Chain<'a> {
                     top: plan,
                     columns: columns.collect(),
                     conjuncts: scan.filters.iter().map(unqualified).collect::<Result<_>>()?,
+                    applied_above: vec![],
                 })
             }
             end => Ok(Chain {
@@ -66,6 +70,7 @@ impl<'a> Chain<'a> {
                 top: end,
                 columns: end.schema().columns().into_iter().map(Expr::Column).collect(),
                 conjuncts: vec![],
+                applied_above: vec![],
             }),
         }
     }

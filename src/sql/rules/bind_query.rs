@@ -5,7 +5,6 @@
 //! DataFusion's own function with the literal inside: the same name for the column, the same type, the same values,
 //! because it calls that function. It replaces `f(column, literal)` only in searches over Parquet files.
 
-use std::fmt::Write;
 use std::hash::{Hash, Hasher};
 use std::sync::{Arc, LazyLock};
 
@@ -28,7 +27,7 @@ use super::guard::guarded;
 use super::knn::is_searchable;
 use crate::sql::options::{HnswOptions, Mode};
 use crate::sql::recognize::order_by::searches;
-use crate::sql::recognize::query_vector::{as_doubles, literal_below};
+use crate::sql::recognize::query_vector::{as_doubles, literal_below, shown};
 use crate::sql::recognize::sort_key::Distance;
 use crate::sql::recognize::trace::below;
 
@@ -191,8 +190,8 @@ impl BoundDistance {
             bytes.extend_from_slice(&number.to_le_bytes());
         }
         let hash = xxhash_rust::xxh3::xxh3_64(&bytes);
-        let mut name = function.name().to_owned();
-        write!(name, "[{} numbers #{hash:016x}]", numbers.len()).expect("a string takes all text");
+        // Shown in plans only: columns are named by `schema_name`, and functions are told apart by what is in them.
+        let name = format!("{}{}", function.name(), shown(&numbers));
         Self {
             function,
             distance,

@@ -54,12 +54,12 @@ impl OptimizerRule for KnnRule {
             return Ok(Transformed::no(plan));
         }
         let asked = match recognise(sort) {
-            Ok(None) => return Ok(Transformed::no(plan)),
             Ok(Some(Recognised::Knn(request))) => Asked::Knn(Arc::new(request)),
-            Ok(Some(Recognised::Refused(refusal))) => Asked::Refused(refusal),
+            // Why not, the rule after this one says.
+            Ok(None | Some(Recognised::Refused(_))) => return Ok(Transformed::no(plan)),
             Err(error) => {
                 warn!(rule = self.name(), %error, "a search was not recognised");
-                Asked::Refused(Refusal::StepFailed)
+                return Ok(Transformed::no(plan));
             }
         };
         let ask = |plan: LogicalPlan| {
@@ -120,11 +120,17 @@ pub(crate) fn is_searchable(source: &Arc<dyn TableSource>) -> bool {
     })
 }
 
-/// The provider to search in, if this is a table of Parquet files that nothing was asked of yet.
+/// What EXPLAIN will say of a scan of this source, if it was told why there is no search.
+pub(crate) fn said_of(source: &Arc<dyn TableSource>) -> Option<Refusal> {
+    let provider = &source.downcast_ref::<DefaultTableSource>()?.table_provider;
+    provider.downcast_ref::<VectorTable>()?.refusal()
+}
+
+/// The provider to search in, if this is a table of Parquet files that is not searched yet.
 pub(crate) fn searchable(source: &Arc<dyn TableSource>) -> Option<Arc<dyn TableProvider>> {
     let provider = &source.downcast_ref::<DefaultTableSource>()?.table_provider;
     match provider.downcast_ref::<VectorTable>() {
-        Some(table) => table.unasked().cloned(),
+        Some(table) => table.unsearched().cloned(),
         None => is_parquet_listing(provider.as_ref()).then(|| Arc::clone(provider)),
     }
 }

@@ -69,15 +69,15 @@ impl OptimizerRule for RankRule {
             warn!(rule = self.name(), %error, "a rank by distance was not recognised");
             None
         });
-        let (plan, refusal) = match found {
-            None => return Ok(Transformed::no(plan)),
-            Some(Err(refusal)) => (plan, refusal),
-            Some(Ok(pairs)) => match guarded(self.name(), plan, |plan| replace_join(plan, pairs)) {
-                Ok(replaced) => return Ok(replaced),
-                Err(plan) => (*plan, Refusal::StepFailed),
-            },
+        // Why a rank by distance is not searched, a later rule says.
+        let Some(Ok(pairs)) = found else {
+            return Ok(Transformed::no(plan));
         };
-        let refuse = |plan| ask_scans_below(plan, &Asked::Refused(refusal), &self.shared);
+        let plan = match guarded(self.name(), plan, |plan| replace_join(plan, pairs)) {
+            Ok(replaced) => return Ok(replaced),
+            Err(plan) => *plan,
+        };
+        let refuse = |plan| ask_scans_below(plan, &Asked::Refused(Refusal::StepFailed), &self.shared);
         let refused = guarded(self.name(), plan, refuse);
         Ok(refused.unwrap_or_else(|plan| Transformed::no(*plan)))
     }
@@ -103,6 +103,11 @@ fn replace_join(plan: LogicalPlan, pairs: RankedPairs) -> Result<Transformed<Log
 type Found = Option<Result<RankedPairs, Refusal>>;
 
 impl RankRule {
+    /// Why the rank that a filter bounds is not found by a search, if it is a rank by distance over pairs of rows.
+    pub(crate) fn refusal(&self, filter: &Filter) -> Result<Option<Refusal>> {
+        Ok(self.pairs(filter)?.and_then(Result::err))
+    }
+
     fn pairs(&self, filter: &Filter) -> Result<Found> {
         let above = Chain::below(&filter.input)?;
         let LogicalPlan::Window(window) = above.end else {

@@ -133,7 +133,7 @@ async fn answer(
         Ok(Some(rows)) => Ok(fetch(run, rows, vec![])),
         Ok(None) => pass_through(&run, whole),
         Err(error) => {
-            tracing::debug!(%error, %filter, "the rows of a filter cannot be found in advance");
+            tracing::debug!(%error, "the rows of a filter cannot be found in advance");
             pass_through(&run, whole)
         }
     }

@@ -19,6 +19,8 @@ pub(crate) struct SearchMetrics {
     pub bytes_read: Count,
     /// Files whose filter had been evaluated before.
     pub filter_cache_hits: Count,
+    /// Rows whose vectors were decoded because a filter computes with them.
+    pub filter_vectors: Count,
     /// Files whose index was not searched, because all of their rows are too far.
     pub files_skipped: Count,
     /// Files answered exactly because their index failed while it was searched.
@@ -46,6 +48,7 @@ impl SearchMetrics {
             rows_fetched: count("rows_fetched"),
             bytes_read: count("bytes_read"),
             filter_cache_hits: count("filter_cache_hits"),
+            filter_vectors: count("filter_vectors_decoded"),
             files_skipped: count("files_skipped"),
             fallbacks: count("index_fallbacks"),
             passed_through: count("passed_through"),

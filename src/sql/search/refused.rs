@@ -1,4 +1,6 @@
 //! A scan that EXPLAIN annotates with the reason for which it is not searched.
+//!
+//! Everything that DataFusion asks of the scan goes through, so that the plan is otherwise the one without us.
 
 use std::fmt;
 use std::sync::Arc;
@@ -7,15 +9,17 @@ use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::{Result, Statistics, internal_err};
 use datafusion::config::ConfigOptions;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
-use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_expr::{PhysicalExpr, PhysicalSortExpr};
 use datafusion::physical_plan::execution_plan::{CardinalityEffect, ReplaceChildrenOptions};
 use datafusion::physical_plan::filter_pushdown::{FilterDescription, FilterPushdownPhase};
+use datafusion::physical_plan::projection::ProjectionExec;
+use datafusion::physical_plan::sort_pushdown::SortOrderPushdownResult;
 use datafusion::physical_plan::statistics::{ChildStats, StatisticsArgs};
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties};
 
 use crate::sql::recognize::refusal::Refusal;
 
-/// Passes its child through. Filters, limits and partitioning go through it too.
+/// Passes its child through. Filters, limits, projections, orders and partitioning go through it too.
 #[derive(Debug)]
 pub(crate) struct RefusedExec {
     child: Arc<dyn ExecutionPlan>,
@@ -31,11 +35,19 @@ impl RefusedExec {
     pub(crate) fn refusal(&self) -> Refusal {
         self.refusal
     }
+
+    /// The same reason over another child.
+    fn over(&self, child: Arc<dyn ExecutionPlan>) -> Arc<dyn ExecutionPlan> {
+        Arc::new(Self::new(child, self.refusal))
+    }
 }
 
 impl DisplayAs for RefusedExec {
-    fn fmt_as(&self, _format: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "VectorScanExec: not used, reason={}", self.refusal)
+    fn fmt_as(&self, format: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match format {
+            DisplayFormatType::TreeRender => write!(f, "not used\nreason={}", self.refusal),
+            _ => write!(f, "VectorScanExec: not used, reason={}", self.refusal),
+        }
     }
 }
 
@@ -73,10 +85,7 @@ impl ExecutionPlan for RefusedExec {
         _options: ReplaceChildrenOptions,
     ) -> Result<Arc<dyn ExecutionPlan>> {
         match (children.pop(), children.pop()) {
-            (Some(child), None) => Ok(Arc::new(Self {
-                child,
-                refusal: self.refusal,
-            })),
+            (Some(child), None) => Ok(self.over(child)),
             _ => internal_err!("VectorScanExec passes one child through"),
         }
     }
@@ -98,12 +107,7 @@ impl ExecutionPlan for RefusedExec {
         config: &ConfigOptions,
     ) -> Result<Option<Arc<dyn ExecutionPlan>>> {
         let child = self.child.repartitioned(target_partitions, config)?;
-        Ok(child.map(|child| {
-            Arc::new(Self {
-                child,
-                refusal: self.refusal,
-            }) as _
-        }))
+        Ok(child.map(|child| self.over(child)))
     }
 
     fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
@@ -124,6 +128,35 @@ impl ExecutionPlan for RefusedExec {
 
     fn supports_limit_pushdown(&self) -> bool {
         true
+    }
+
+    fn with_fetch(&self, limit: Option<usize>) -> Option<Arc<dyn ExecutionPlan>> {
+        self.child.with_fetch(limit).map(|child| self.over(child))
+    }
+
+    fn fetch(&self) -> Option<usize> {
+        self.child.fetch()
+    }
+
+    fn with_preserve_order(&self, preserve_order: bool) -> Option<Arc<dyn ExecutionPlan>> {
+        let child = self.child.with_preserve_order(preserve_order);
+        child.map(|child| self.over(child))
+    }
+
+    fn try_swapping_with_projection(
+        &self,
+        projection: &ProjectionExec,
+    ) -> Result<Option<Arc<dyn ExecutionPlan>>> {
+        let child = self.child.try_swapping_with_projection(projection)?;
+        Ok(child.map(|child| self.over(child)))
+    }
+
+    fn try_pushdown_sort(
+        &self,
+        order: &[PhysicalSortExpr],
+    ) -> Result<SortOrderPushdownResult<Arc<dyn ExecutionPlan>>> {
+        let pushed = self.child.try_pushdown_sort(order)?;
+        pushed.try_map(|child| Ok(self.over(child)))
     }
 
     fn cardinality_effect(&self) -> CardinalityEffect {

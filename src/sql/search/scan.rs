@@ -89,6 +89,16 @@ impl ScanSpec {
         }
     }
 
+    /// Whether a column of the table holds vectors.
+    pub(crate) fn is_vectors(&self, column: usize) -> bool {
+        item_type(self.table.schema().field(column).data_type()).is_some()
+    }
+
+    /// Whether a filter computes with vectors, so that all of them are decoded to find the rows that satisfy it.
+    pub(crate) fn reads_vectors(&self, filter: &RowFilter) -> bool {
+        filter.columns.iter().any(|&column| self.is_vectors(column))
+    }
+
     /// Whether a sidecar holds the very bits that the table's scan would give.
     pub(crate) fn holds_bits(&self, sidecar: &Sidecar) -> bool {
         sidecar.has_vectors()

@@ -4,7 +4,6 @@
 //! that read them. The scan reads the same ones, so that both mean the same vector and the same filter, even where
 //! a second evaluation of the subquery would give another row.
 
-use std::fmt;
 use std::sync::Arc;
 
 use datafusion::arrow::array::RecordBatch;
@@ -76,6 +75,11 @@ impl Late {
         Ok(value_of(query)?.and_then(|value| as_doubles(&value).map(Arc::from)))
     }
 
+    /// The filters, over the columns that the scan gives.
+    pub(crate) fn filters_over_scan(&self) -> &[Arc<dyn PhysicalExpr>] {
+        &self.filters
+    }
+
     /// How many filters there are.
     pub(crate) fn filters(&self) -> usize {
         self.filters.len()
@@ -88,15 +92,6 @@ impl Late {
         let late = self.filters.iter().map(|filter| over_table(filter, spec, table));
         let all: Vec<_> = known.map(Ok).chain(late).collect::<Result<_>>()?;
         RowFilter::new(conjunction(all), table)
-    }
-}
-
-impl fmt::Display for Late {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for filter in &self.filters {
-            write!(f, ", filter={filter}")?;
-        }
-        Ok(())
     }
 }
 

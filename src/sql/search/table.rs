@@ -63,9 +63,18 @@ impl VectorTable {
         }
     }
 
-    /// The wrapped provider, unless something is asked of it already.
-    pub(crate) fn unasked(&self) -> Option<&Arc<dyn TableProvider>> {
-        self.asked.is_none().then_some(&self.inner)
+    /// The wrapped provider, unless it is searched already. A reason against a search does not rule one out: a later
+    /// pass of the optimizer may see a plan that can be searched.
+    pub(crate) fn unsearched(&self) -> Option<&Arc<dyn TableProvider>> {
+        (!matches!(self.asked, Some(Asked::Knn(_)))).then_some(&self.inner)
+    }
+
+    /// Why it is not searched, if that is known.
+    pub(crate) fn refusal(&self) -> Option<Refusal> {
+        match &self.asked {
+            Some(Asked::Refused(refusal)) => Some(*refusal),
+            _ => None,
+        }
     }
 
     /// The wrapped provider.

@@ -142,6 +142,10 @@ pub(crate) async fn candidates(
                         .rows(cache, &run.spec.table, run.read(file), &run.context)
                         .await?;
                     run.metrics.filter_cache_hits.add(usize::from(known));
+                    if !known && run.spec.reads_vectors(filter) {
+                        let rows = usize::try_from(file.footer.rows).unwrap_or(usize::MAX);
+                        run.metrics.filter_vectors.add(rows);
+                    }
                     Some(rows)
                 }
             };
