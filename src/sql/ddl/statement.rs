@@ -1,15 +1,15 @@
 //! One statement with the whole syntax of `CREATE INDEX` and `DROP INDEX`.
 //!
 //! DataFusion parses both and then drops half of the first (`WITH`, operator classes) and refuses
-//! the second. [`desugar`] turns them into a call of a table function with the same meaning, and
-//! [`HnswSessionExt::hnsw_sql`] runs that; any other statement goes to DataFusion as it is.
+//! the second. [`desugar`] turns them into a call of a table function with the same meaning (and `RESET hnsw.m` into
+//! a `SET`), and [`HnswSessionExt::hnsw_sql`] runs that; any other statement goes to DataFusion as it is.
 
 use async_trait::async_trait;
 use datafusion::common::config::SqlParserOptions;
 use datafusion::common::{Result, plan_err};
 use datafusion::dataframe::DataFrame;
 use datafusion::prelude::SessionContext;
-use datafusion::sql::parser::{DFParserBuilder, Statement as DFStatement};
+use datafusion::sql::parser::{DFParserBuilder, ResetStatement, Statement as DFStatement};
 use datafusion::sql::sqlparser::ast::{BinaryOperator, OrderByOptions};
 use datafusion::sql::sqlparser::ast::{
     CreateIndex, Expr, IndexColumn, IndexOption, IndexType, ObjectType, Statement, UnaryOperator, Value,
@@ -17,6 +17,8 @@ use datafusion::sql::sqlparser::ast::{
 use datafusion::sql::sqlparser::dialect::{Dialect, GenericDialect, dialect_from_str};
 
 use self::names::Names;
+pub(crate) use self::operators::call;
+pub use self::operators::name_operator;
 use super::option_list::{Key, OptionList};
 
 /// The options of `CREATE INDEX ... WITH (...)`.
@@ -49,6 +51,7 @@ pub trait HnswSessionExt {
     /// CREATE INDEX [IF NOT EXISTS] [name] ON t USING hnsw (column [vector_cosine_ops | ...])
     ///     [WITH (metric = 'cosine', m = 16, ef_construction = 200, seed = 42, stored = 'f32')]
     /// DROP INDEX [IF EXISTS] name [ON t]
+    /// RESET hnsw.setting
     /// ```
     ///
     /// An index is built when the returned frame is collected.
@@ -62,15 +65,14 @@ pub trait HnswSessionExt {
 #[async_trait]
 impl HnswSessionExt for SessionContext {
     async fn hnsw_sql(&self, sql: &str) -> Result<DataFrame> {
-        if !may_be_ours(sql) {
-            return self.sql(sql).await;
-        }
-        let ours = desugar(sql, &self.state().config_options().sql_parser)?;
-        self.sql(ours.as_deref().unwrap_or(sql)).await
+        let options = self.state().config_options().sql_parser.clone();
+        let ours = desugar(sql, &options)?;
+        let planned = self.sql(ours.as_deref().unwrap_or(sql)).await;
+        planned.map_err(|error| name_operator(error, sql, &options))
     }
 }
 
-/// The SQL that does what this `CREATE INDEX ... USING hnsw` or `DROP INDEX` says; `None` for any
+/// The SQL that does what this `CREATE INDEX ... USING hnsw`, `DROP INDEX` or `RESET hnsw...` says; `None` for any
 /// other statement, also for one that does not parse.
 ///
 /// # Errors
@@ -91,6 +93,7 @@ pub fn desugar(sql: &str, options: &SqlParserOptions) -> Result<Option<String>> 
             Statement::Drop { object_type, .. } => *object_type == ObjectType::Index,
             _ => false,
         },
+        DFStatement::Reset(ResetStatement::Variable(name)) => reset::setting(name).is_some(),
         _ => false,
     };
     if !statements.iter().any(ours) {
@@ -102,8 +105,14 @@ pub fn desugar(sql: &str, options: &SqlParserOptions) -> Result<Option<String>> 
             statements.len()
         );
     }
-    let Some(DFStatement::Statement(statement)) = statements.pop() else {
-        return Ok(None);
+    let statement = match statements.pop() {
+        Some(DFStatement::Statement(statement)) => statement,
+        Some(DFStatement::Reset(ResetStatement::Variable(name))) => {
+            return reset::setting(&name)
+                .map(|setting| reset::reset(&setting))
+                .transpose();
+        }
+        _ => return Ok(None),
     };
     let names = Names {
         lower_case: options.enable_ident_normalization,
@@ -130,7 +139,7 @@ fn parse(sql: &str, options: &SqlParserOptions) -> Option<Vec<DFStatement>> {
 /// A look at the first word, which spares queries the parsing.
 fn may_be_ours(sql: &str) -> bool {
     let word = first_word(sql);
-    ["CREATE", "DROP"]
+    ["CREATE", "DROP", "RESET"]
         .iter()
         .any(|ours| word.eq_ignore_ascii_case(ours))
 }
@@ -330,5 +339,7 @@ fn literal(text: &str) -> String {
 }
 
 mod names;
+mod operators;
+mod reset;
 #[cfg(test)]
 mod tests;
