@@ -173,15 +173,20 @@ impl Visit for Entries {
 /// The names of the settings and what they are when nobody sets them.
 fn defaults() -> impl Iterator<Item = (String, String)> {
     let prefix = format!("{}.", HnswOptions::PREFIX);
-    HnswOptions::default().entries().into_iter().filter_map(move |entry| {
-        let name = entry.key.strip_prefix(&prefix)?.to_owned();
-        Some((name, entry.value.unwrap_or_default()))
-    })
+    HnswOptions::default()
+        .entries()
+        .into_iter()
+        .filter_map(move |entry| {
+            let name = entry.key.strip_prefix(&prefix)?.to_owned();
+            Some((name, entry.value.unwrap_or_default()))
+        })
 }
 
 /// What the setting `hnsw.<name>` is when nobody sets it; `None` if there is no such setting.
 pub(crate) fn default_of(name: &str) -> Option<String> {
-    defaults().find(|(known, _)| known == name).map(|(_, value)| value)
+    defaults()
+        .find(|(known, _)| known == name)
+        .map(|(_, value)| value)
 }
 
 /// The error for a setting that there is not.

@@ -194,7 +194,10 @@ async fn an_upload_that_fails_at_any_part_or_at_its_end_is_aborted() {
     for end in (0..parts).map(End::Part).chain([End::Complete]) {
         let store = Counted::new(end);
         let error = publish(&store).await.expect_err("it failed");
-        assert!(matches!(error, StoreError::Unavailable { .. }), "{end:?}: {error}");
+        assert!(
+            matches!(error, StoreError::Unavailable { .. }),
+            "{end:?}: {error}"
+        );
         assert_eq!(store.counts(), [1, 0, 1], "{end:?}");
     }
 }

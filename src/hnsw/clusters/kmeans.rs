@@ -33,6 +33,15 @@ pub(crate) struct Clusters {
     pub(crate) centres: Vec<u8>,
 }
 
+/// How many times [`cluster`] goes over so many nodes, beside a sample of them: to put each into a group, to move the
+/// centres of the groups' cells, and to find its cell.
+pub(crate) fn passes(count: u32) -> u64 {
+    if count < LEAST {
+        return 0;
+    }
+    (1 + ROUNDS + LAST_ROUNDS) as u64
+}
+
 /// The cells of the nodes `0..count`; none if they are few. Of no use once the watch has stopped.
 pub(crate) fn cluster(codes: CodeRows<'_>, count: u32, watch: &Watch<'_>) -> Option<Clusters> {
     if count < LEAST {

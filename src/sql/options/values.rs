@@ -113,7 +113,13 @@ fn directory(key: &str, value: &str) -> Result<String> {
     let home = std::env::home_dir()
         .filter(|home| !home.as_os_str().is_empty())
         .and_then(|home| home.to_str().map(str::to_owned))
-        .ok_or_else(|| cannot_be(key, value, "the home directory is not known; write the whole path"))?;
+        .ok_or_else(|| {
+            cannot_be(
+                key,
+                value,
+                "the home directory is not known; write the whole path",
+            )
+        })?;
     Ok(format!("{}{rest}", home.trim_end_matches('/')))
 }
 
@@ -138,7 +144,19 @@ mod tests {
             assert_eq!(bytes(text), Some(expected), "{text}");
         }
         for text in [
-            "", "M", "-1", "1x", "1 m b", "1.5", ".5g", "1.g", "1.2.3g", "99999999999999999999", "99999999t", "1e9", "inf",
+            "",
+            "M",
+            "-1",
+            "1x",
+            "1 m b",
+            "1.5",
+            ".5g",
+            "1.g",
+            "1.2.3g",
+            "99999999999999999999",
+            "99999999t",
+            "1e9",
+            "inf",
         ] {
             assert_eq!(bytes(text), None, "{text}");
         }

@@ -35,11 +35,7 @@ pub(crate) fn register(ctx: &SessionContext) -> Result<()> {
 }
 
 impl ExprPlanner for VectorOperators {
-    fn plan_binary_op(
-        &self,
-        expr: RawBinaryExpr,
-        schema: &DFSchema,
-    ) -> Result<PlannerResult<RawBinaryExpr>> {
+    fn plan_binary_op(&self, expr: RawBinaryExpr, schema: &DFSchema) -> Result<PlannerResult<RawBinaryExpr>> {
         let operator = match &expr.op {
             BinaryOperator::Spaceship => "<=>",
             BinaryOperator::LtDashGt => "<->",
@@ -136,7 +132,11 @@ mod tests {
     async fn an_operator_of_pgvector_is_an_error_that_says_what_to_write() {
         for dialect in ["generic", "postgresql"] {
             let ctx = session(dialect).await;
-            let vector = if dialect == "generic" { "[1.0, 2.0]" } else { "ARRAY[1.0, 2.0]" };
+            let vector = if dialect == "generic" {
+                "[1.0, 2.0]"
+            } else {
+                "ARRAY[1.0, 2.0]"
+            };
             for (operator, told) in [
                 ("<->", "array_distance(v, "),
                 ("<=>", "cosine_distance(v, "),
@@ -165,7 +165,10 @@ mod tests {
             "SELECT id FROM t ORDER BY v <=> $1",
         ] {
             let error = ctx.sql(sql).await.expect_err(sql).to_string();
-            assert!(error.contains("cosine_distance(") && error.len() < 300, "{sql}: {error}");
+            assert!(
+                error.contains("cosine_distance(") && error.len() < 300,
+                "{sql}: {error}"
+            );
         }
         let long = format!("SELECT v <=> [{}] FROM t", vec!["0.5"; 384].join(", "));
         let error = ctx.sql(&long).await.expect_err("refused").to_string();
@@ -180,7 +183,10 @@ mod tests {
             ("SELECT count(*) FROM t WHERE id <=> 1", 1),
             ("SELECT count(*) FROM t WHERE tags <=> ['x']", 1),
             ("SELECT count(*) FROM t WHERE v <=> NULL", 1),
-            ("SELECT count(*) FROM t WHERE v IS NOT DISTINCT FROM [1.0, 2.0]", 1),
+            (
+                "SELECT count(*) FROM t WHERE v IS NOT DISTINCT FROM [1.0, 2.0]",
+                1,
+            ),
             ("SELECT count(*) FROM t WHERE name || '<->' = 'a<->' -- <#>", 1),
         ] {
             let batches = ctx.hnsw_sql(sql).await.expect(sql).collect().await.expect(sql);

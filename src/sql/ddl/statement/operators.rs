@@ -32,7 +32,9 @@ pub fn name_operator(error: DataFusionError, sql: &str, options: &SqlParserOptio
         return error;
     };
     match call(operator, "v", "q") {
-        Some(call) => plan_datafusion_err!("there is no operator {operator}; write {call} for v {operator} q"),
+        Some(call) => {
+            plan_datafusion_err!("there is no operator {operator}; write {call} for v {operator} q")
+        }
         None => plan_datafusion_err!(
             "there is no operator {operator}, and no function for its distance; the distances are array_distance(v, q), cosine_distance(v, q) and inner_product(v, q)"
         ),
