@@ -4,7 +4,7 @@ use std::hint::black_box;
 use std::io;
 use std::time::{Duration, Instant};
 
-use datafusion_hnsw::hnsw::{HnswConfig, RowSet, SearchOptions, SearchWay};
+use datafusion_hnsw::hnsw::{HnswConfig, RowSet, SearchOptions, SearchStrategy};
 use datafusion_hnsw::id::RowId;
 use datafusion_hnsw::loader::{MappedIndex, MmapLoader};
 
@@ -71,11 +71,11 @@ pub(crate) fn run(set: &Set, index: &MappedIndex, ef: usize) {
     let around = Around::new(set, index);
     println!("filtered search, ef {ef}");
     let all = [
-        ("exact", SearchWay::Exact),
-        ("codes", SearchWay::Codes),
-        ("cells", SearchWay::Cells),
-        ("graph", SearchWay::Graph),
-        ("auto", SearchWay::Auto),
+        ("exact", SearchStrategy::Exact),
+        ("codes", SearchStrategy::Codes),
+        ("cells", SearchStrategy::Clusters),
+        ("graph", SearchStrategy::Graph),
+        ("auto", SearchStrategy::Auto),
     ];
     let wanted = std::env::var("HNSW_BENCH_WAYS").unwrap_or_default();
     let ways: Vec<_> = all
@@ -94,7 +94,7 @@ pub(crate) fn run(set: &Set, index: &MappedIndex, ef: usize) {
     ] {
         let plain = SearchOptions::new(K).ef(ef);
         let unfiltered = time(queries, index, &plain).0;
-        let truth = answers(queries, index, &plain.way(SearchWay::Exact));
+        let truth = answers(queries, index, &plain.strategy(SearchStrategy::Exact));
         println!(
             "{name}, unfiltered: {:.1} us  {:.4}",
             unfiltered.as_secs_f64() * 1e6,
@@ -116,15 +116,15 @@ pub(crate) fn run(set: &Set, index: &MappedIndex, ef: usize) {
                 around.nearest(share).iter().for_each(|&row| allowed.insert(row));
             }
             let options = SearchOptions::new(K).ef(ef).allowed(&allowed);
-            let truth = answers(queries, index, &options.way(SearchWay::Exact));
+            let truth = answers(queries, index, &options.strategy(SearchStrategy::Exact));
             print!("{name:15} {share:5.3}");
             for (label, way) in &ways {
                 // A walk through hardly any allowed rows takes for ever.
-                if *way == SearchWay::Graph && share < 0.01 {
+                if *way == SearchStrategy::Graph && share < 0.01 {
                     print!("                -       -");
                     continue;
                 }
-                let options = options.way(*way);
+                let options = options.strategy(*way);
                 let (took, kind) = time(queries, index, &options);
                 let recall = recall(&answers(queries, index, &options), &truth);
                 print!("  {:8.1}  {recall:.4}", took.as_secs_f64() * 1e6);
@@ -182,7 +182,7 @@ pub(crate) fn alone(set: &Set, index: &MappedIndex, config: &HnswConfig, ef: usi
 }
 
 fn report(share: f64, what: &str, queries: &[&[f32]], index: &MappedIndex, options: &SearchOptions<'_>) {
-    let truth = answers(queries, index, &options.way(SearchWay::Exact));
+    let truth = answers(queries, index, &options.strategy(SearchStrategy::Exact));
     let (took, _) = time(queries, index, options);
     println!(
         "{share:5.3}  {what:22}  {:6}  {:8.1}  {:.4}",

@@ -59,8 +59,8 @@ impl<B: AsRef<[u8]>> View<B> {
     }
 
     /// The length of the longest linked vector, at most; for [`distance_error`](crate::hnsw::distance_error).
-    pub fn longest_vector(&self) -> f32 {
-        self.header.longest
+    pub fn max_norm(&self) -> f32 {
+        self.header.max_norm
     }
 
     /// Rows whose vector is NULL or holds a NULL, ascending.
@@ -75,12 +75,13 @@ impl<B: AsRef<[u8]>> View<B> {
 
     /// Rows whose vector is not finite or too long (or, under cosine, too short) for f32 arithmetic,
     /// ascending. They are in no answer of [`search`](Self::search): the caller decides about them.
-    pub fn unlinked_rows(&self) -> impl ExactSizeIterator<Item = RowId> + '_ {
+    pub fn unindexable_rows(&self) -> impl ExactSizeIterator<Item = RowId> + '_ {
         rows_of(self.list(2))
     }
 
     pub(super) fn list(&self, which: usize) -> &[Le32] {
-        let counts = [self.header.nulls, self.header.zeros, self.header.unlinked].map(|count| count as usize);
+        let counts =
+            [self.header.nulls, self.header.zeros, self.header.unindexable].map(|count| count as usize);
         let begin: usize = counts[..which].iter().sum();
         self.words(Section::Lists)
             .get(begin..begin + counts[which])

@@ -29,18 +29,18 @@ pub(super) struct Header {
     pub(super) linked: u32,
     pub(super) nulls: u32,
     pub(super) zeros: u32,
-    pub(super) unlinked: u32,
+    pub(super) unindexable: u32,
     /// 0: none; 1: squared differences; 2: inner products.
     pub(super) code_kind: u32,
     pub(super) code_stride: u32,
     pub(super) code_offset: f32,
     pub(super) code_scale: f32,
-    pub(super) longest: f32,
+    pub(super) max_norm: f32,
     /// Nodes in each layer.
     pub(super) levels: Vec<u32>,
-    /// Cells, which are groups of near nodes; 0 if there are none, and in sidecars from before there were any.
-    pub(super) cells: u32,
-    /// Cells of a group; 0 if there are no groups, as before there were any.
+    /// Clusters, which are groups of near nodes; 0 if there are none, and in sidecars from before there were any.
+    pub(super) clusters: u32,
+    /// Clusters of a group; 0 if there are no groups, as before there were any.
     pub(super) group: u32,
 }
 
@@ -69,12 +69,12 @@ impl Header {
             self.linked,
             self.nulls,
             self.zeros,
-            self.unlinked,
+            self.unindexable,
             self.code_kind,
             self.code_stride,
             self.code_offset.to_bits(),
             self.code_scale.to_bits(),
-            self.longest.to_bits(),
+            self.max_norm.to_bits(),
             u32::try_from(self.levels.len()).expect("at most 32 layers"),
         ] {
             out.extend(word.to_le_bytes());
@@ -82,7 +82,7 @@ impl Header {
         for layer in 0..MAX_LEVELS {
             out.extend(self.levels.get(layer).copied().unwrap_or(0).to_le_bytes());
         }
-        out.extend(self.cells.to_le_bytes());
+        out.extend(self.clusters.to_le_bytes());
         out.extend(self.group.to_le_bytes());
         out.resize(CHECKSUM, 0);
         out.extend(xxh3_64(&out).to_le_bytes());
@@ -117,18 +117,18 @@ impl Header {
         let stored = stored_from(fields.u32()).ok_or_else(|| damaged("unknown storage of vectors"))?;
         let (seed, rows) = (fields.u64(), fields.u64());
         let (slots, linked) = (fields.u32(), fields.u32());
-        let (nulls, zeros, unlinked) = (fields.u32(), fields.u32(), fields.u32());
+        let (nulls, zeros, unindexable) = (fields.u32(), fields.u32(), fields.u32());
         let (code_kind, code_stride) = (fields.u32(), fields.u32());
         let code_offset = f32::from_bits(fields.u32());
         let code_scale = f32::from_bits(fields.u32());
-        let longest = f32::from_bits(fields.u32());
+        let max_norm = f32::from_bits(fields.u32());
         let layers = fields.u32() as usize;
         let mut levels: Vec<u32> = (0..MAX_LEVELS).map(|_| fields.u32()).collect();
         if !(1..=MAX_LEVELS).contains(&layers) {
             return Err(damaged("impossible number of layers"));
         }
         levels.truncate(layers);
-        let (cells, group) = (fields.u32(), fields.u32());
+        let (clusters, group) = (fields.u32(), fields.u32());
         let header = Self {
             metric,
             dim,
@@ -141,14 +141,14 @@ impl Header {
             linked,
             nulls,
             zeros,
-            unlinked,
+            unindexable,
             code_kind,
             code_stride,
             code_offset,
             code_scale,
-            longest,
+            max_norm,
             levels,
-            cells,
+            clusters,
             group,
         };
         header.check().map_err(damaged)?;
@@ -176,14 +176,15 @@ impl Header {
             (u64::from(self.linked) <= self.rows, "more linked rows than rows"),
             (nodes <= self.linked, "more nodes than rows"),
             (
-                u64::from(self.slots) == u64::from(nodes) + u64::from(self.zeros) + u64::from(self.unlinked),
+                u64::from(self.slots)
+                    == u64::from(nodes) + u64::from(self.zeros) + u64::from(self.unindexable),
                 "impossible number of slots",
             ),
             (
                 u64::from(self.linked)
                     + u64::from(self.nulls)
                     + u64::from(self.zeros)
-                    + u64::from(self.unlinked)
+                    + u64::from(self.unindexable)
                     <= self.rows,
                 "more listed rows than rows",
             ),
@@ -207,12 +208,15 @@ impl Header {
                 "nothing to walk over",
             ),
             (
-                self.cells == 0 || (self.code_kind != 0 && self.cells <= nodes),
+                self.clusters == 0 || (self.code_kind != 0 && self.clusters <= nodes),
                 "impossible number of cells",
             ),
-            (self.group <= self.cells, "impossible number of cells in a group"),
             (
-                self.longest.is_finite() && self.longest >= 0.0,
+                self.group <= self.clusters,
+                "impossible number of cells in a group",
+            ),
+            (
+                self.max_norm.is_finite() && self.max_norm >= 0.0,
                 "impossible length of the longest vector",
             ),
         ];

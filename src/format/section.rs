@@ -14,7 +14,7 @@ pub(super) enum Section {
     Codes,
     Links,
     Upper,
-    Cells,
+    Clusters,
     Groups,
     Nodes,
     Rows,
@@ -28,7 +28,7 @@ impl Section {
         Self::Codes,
         Self::Links,
         Self::Upper,
-        Self::Cells,
+        Self::Clusters,
         Self::Groups,
         Self::Nodes,
         Self::Rows,
@@ -43,7 +43,7 @@ impl Section {
             Self::Codes => "codes",
             Self::Links => "links",
             Self::Upper => "upper",
-            Self::Cells => "cells",
+            Self::Clusters => "cells",
             Self::Groups => "groups",
             Self::Nodes => "nodes",
             Self::Rows => "rows",
@@ -54,7 +54,7 @@ impl Section {
 
     /// Whether indexes that do not have its content do without the blob.
     pub(super) const fn is_optional(self) -> bool {
-        matches!(self, Self::Cells | Self::Groups)
+        matches!(self, Self::Clusters | Self::Groups)
     }
 
     /// The type of the blob.
@@ -75,15 +75,15 @@ impl Header {
             Section::Codes => (nodes, u64::from(self.code_stride)),
             Section::Links => (nodes, 8 * m),
             Section::Upper => (upper, 4 * m),
-            Section::Cells if self.cells == 0 => (0, 0),
-            Section::Cells => (
+            Section::Clusters if self.clusters == 0 => (0, 0),
+            Section::Clusters => (
                 1,
-                u64::from(self.cells) * u64::from(self.code_stride)
-                    + (u64::from(self.cells) + 1) * 4 * self.levels.len() as u64,
+                u64::from(self.clusters) * u64::from(self.code_stride)
+                    + (u64::from(self.clusters) + 1) * 4 * self.levels.len() as u64,
             ),
             Section::Groups if self.group == 0 => (0, 0),
             Section::Groups => (
-                u64::from(self.cells.div_ceil(self.group)),
+                u64::from(self.clusters.div_ceil(self.group)),
                 u64::from(self.code_stride),
             ),
             Section::Nodes => (
@@ -92,7 +92,7 @@ impl Header {
             ),
             Section::Rows => (self.rows, 4),
             Section::Lists => (
-                u64::from(self.nulls) + u64::from(self.zeros) + u64::from(self.unlinked),
+                u64::from(self.nulls) + u64::from(self.zeros) + u64::from(self.unindexable),
                 4,
             ),
             Section::Vectors => (

@@ -39,7 +39,7 @@ impl<B: AsRef<[u8]>> View<B> {
                 Section::Upper
             };
             for node in 0..count {
-                let mut list: Vec<u32> = parts.links.neighbours(node, layer).collect();
+                let mut list: Vec<u32> = parts.links.neighbors(node, layer).collect();
                 if list.iter().any(|&to| to >= count || to == node) {
                     return damaged(section, "a link leads to itself or out of its layer");
                 }
@@ -63,8 +63,11 @@ impl<B: AsRef<[u8]>> View<B> {
                 }
             }
         }
-        if parts.cells.is_some_and(|cells| !cells.cover(parts.links.levels)) {
-            return damaged(Section::Cells, "a node has no cell, or several");
+        if parts
+            .clusters
+            .is_some_and(|clusters| !clusters.cover(parts.links.levels))
+        {
+            return damaged(Section::Clusters, "a node has no cell, or several");
         }
         for which in 0..3 {
             let list = self.list(which);

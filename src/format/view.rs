@@ -11,8 +11,8 @@ use super::meta::SidecarMeta;
 use super::puffin::{Blob, Footer};
 use super::section::Section;
 use crate::hnsw::raw::{
-    Cells, CodeMetric, CodeRows, Codebook, Groups, IndexId, Le32, Links, NodeRows, Parts, Vectors, as_floats,
-    range, search,
+    Clusters, CodeMetric, CodeRows, Codebook, Groups, IndexId, Le32, Links, NodeRows, Parts, Vectors,
+    as_floats, range, search,
 };
 use crate::hnsw::{HnswConfig, HnswIndex, RowSet, SearchError, SearchOptions, SearchOutcome, StoredVectors};
 use crate::id::RowId;
@@ -26,7 +26,7 @@ pub struct View<B> {
     sections: [Range<usize>; Section::ALL.len()],
     pub(super) config: HnswConfig,
     id: IndexId,
-    /// See [`Cells::squares`].
+    /// See [`Clusters::squares`].
     squares: OnceLock<Vec<u32>>,
 }
 
@@ -141,18 +141,18 @@ impl<B: AsRef<[u8]>> View<B> {
                     },
                 )
             }),
-            cells: metric.filter(|_| header.cells > 0).map(|_| {
-                let (centres, starts) = self.cells();
-                Cells {
-                    centres: CodeRows {
-                        bytes: centres,
+            clusters: metric.filter(|_| header.clusters > 0).map(|_| {
+                let (centroids, starts) = self.clusters();
+                Clusters {
+                    centroids: CodeRows {
+                        bytes: centroids,
                         stride: header.code_stride as usize,
                     },
                     starts,
                     layers: header.levels.len(),
                     squares: &self.squares,
                     groups: (header.group > 0).then(|| Groups {
-                        centres: CodeRows {
+                        centroids: CodeRows {
                             bytes: self.section(Section::Groups),
                             stride: header.code_stride as usize,
                         },
@@ -169,16 +169,16 @@ impl<B: AsRef<[u8]>> View<B> {
                 order: None,
             },
             slots: header.slots,
-            longest: header.longest,
+            max_norm: header.max_norm,
         }
     }
 
-    /// The codes of the cells' centres, and where the cells lie.
-    fn cells(&self) -> (&[u8], &[Le32]) {
-        let bytes = self.section(Section::Cells);
-        let centres = self.header.cells as usize * self.header.code_stride as usize;
-        let (centres, starts) = bytes.split_at(centres.min(bytes.len()));
-        (centres, starts.as_chunks().0)
+    /// The codes of the clusters' centroids, and where the clusters lie.
+    fn clusters(&self) -> (&[u8], &[Le32]) {
+        let bytes = self.section(Section::Clusters);
+        let centroids = self.header.clusters as usize * self.header.code_stride as usize;
+        let (centroids, starts) = bytes.split_at(centroids.min(bytes.len()));
+        (centroids, starts.as_chunks().0)
     }
 
     /// The rows nearest to `query`.

@@ -46,15 +46,15 @@ pub fn write(index: &HnswIndex, meta: &SidecarMeta, out: &mut impl Write) -> io:
             }
             Section::Links => file.put(index.graph.base.as_flattened())?,
             Section::Upper => file.put(index.graph.upper.as_flattened())?,
-            Section::Cells => {
-                if let Some(cells) = &index.cells {
-                    file.put(&cells.centres)?;
-                    file.put(cells.starts.as_flattened())?;
+            Section::Clusters => {
+                if let Some(clusters) = &index.clusters {
+                    file.put(&clusters.centroids)?;
+                    file.put(clusters.starts.as_flattened())?;
                 }
             }
             Section::Groups => {
-                if let Some(cells) = &index.cells {
-                    file.put(&cells.groups)?;
+                if let Some(clusters) = &index.clusters {
+                    file.put(&clusters.groups)?;
                 }
             }
             Section::Nodes => {
@@ -63,7 +63,7 @@ pub fn write(index: &HnswIndex, meta: &SidecarMeta, out: &mut impl Write) -> io:
             }
             Section::Rows => file.put(index.row_slots.as_flattened())?,
             Section::Lists => {
-                for list in [&index.nulls, &index.zeros, &index.unlinked] {
+                for list in [&index.nulls, &index.zeros, &index.unindexable] {
                     file.put(list.as_flattened())?;
                 }
             }
@@ -100,7 +100,7 @@ fn header_of(index: &HnswIndex) -> Header {
         linked: small(index.node_rows.len()),
         nulls: small(index.nulls.len()),
         zeros: small(index.zeros.len()),
-        unlinked: small(index.unlinked.len()),
+        unindexable: small(index.unindexable.len()),
         code_kind: match index.codes.as_ref().map(|codes| codes.book.metric) {
             None => 0,
             Some(CodeMetric::Squared) => 1,
@@ -109,12 +109,12 @@ fn header_of(index: &HnswIndex) -> Header {
         code_stride: index.codes.as_ref().map_or(0, |codes| small(codes.stride)),
         code_offset: index.codes.as_ref().map_or(0.0, |codes| codes.book.offset),
         code_scale: index.codes.as_ref().map_or(0.0, |codes| codes.book.scale),
-        longest: index.longest,
+        max_norm: index.max_norm,
         levels: index.graph.levels.clone(),
-        cells: index.cells.as_ref().map_or(0, |cells| {
-            small(cells.starts.len() / index.graph.levels.len() - 1)
+        clusters: index.clusters.as_ref().map_or(0, |clusters| {
+            small(clusters.starts.len() / index.graph.levels.len() - 1)
         }),
-        group: index.cells.as_ref().map_or(0, |cells| cells.group),
+        group: index.clusters.as_ref().map_or(0, |clusters| clusters.group),
     }
 }
 
@@ -131,7 +131,7 @@ fn described(header: &Header) -> BTreeMap<String, String> {
         ("nodes", header.nodes().to_string()),
         ("null-rows", header.nulls.to_string()),
         ("zero-rows", header.zeros.to_string()),
-        ("unlinked-rows", header.unlinked.to_string()),
+        ("unlinked-rows", header.unindexable.to_string()),
     ]
     .into_iter()
     .map(|(name, value)| (name.to_owned(), value))

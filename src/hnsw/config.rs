@@ -19,10 +19,10 @@ pub const EF_CONSTRUCTION_RANGE: std::ops::RangeInclusive<usize> = 1..=10_000;
 /// The longest accepted vector.
 pub const MAX_DIM: usize = 65_535;
 /// The longest vector that has an 8-bit code: squared distances between codes of this length fit 31 bits. The
-/// walk goes over longer ones as they are, so they must be stored.
+/// beam search goes over longer ones as they are, so they must be stored.
 pub const MAX_CODE_DIM: usize = 32_000;
 /// The greatest number of rows of one index. A search sorts its candidates as words of 64 bits: 32 of the
-/// distance, 31 of the id, and one that says whether its neighbours were looked at. A file has fewer rows, as
+/// distance, 31 of the id, and one that says whether its neighbors were looked at. A file has fewer rows, as
 /// they would not fit a build's memory; a table is many files.
 pub const MAX_ROWS: u64 = (1 << 31) - 1;
 

@@ -251,8 +251,8 @@ impl TopK {
 
     /// Takes in all that `other` holds.
     pub fn merge(&mut self, other: Self) {
-        for neighbour in other.heap.into_iter().chain(other.tied) {
-            self.push(neighbour.row, neighbour.distance);
+        for neighbor in other.heap.into_iter().chain(other.tied) {
+            self.push(neighbor.row, neighbor.distance);
         }
     }
 

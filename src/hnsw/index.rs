@@ -8,13 +8,18 @@ use rayon::prelude::*;
 use super::config::{HnswConfig, StoredVectors};
 use super::kernels::CodeRows;
 use super::metric::VectorMetric;
-use crate::hnsw::build::connectivity;
-use crate::hnsw::build::insert::Graph;
-use crate::hnsw::clusters::inverted_lists::OwnedCells;
-use crate::hnsw::graph::links::{Le32, Links, NodeRows, Parts, Vectors};
+use crate::hnsw::clusters::inverted_lists::OwnedClusters;
+use crate::hnsw::error::SearchError;
+use crate::hnsw::graph::links::Links;
+use crate::hnsw::graph::node_rows::NodeRows;
+use crate::hnsw::graph::owned::Graph;
+use crate::hnsw::graph::reachable::reachable;
+use crate::hnsw::graph::vectors::Vectors;
+use crate::hnsw::ids::{IndexId, Le32};
+use crate::hnsw::parts::Parts;
 use crate::hnsw::quantize::codebook::Codebook;
-use crate::hnsw::search::allowed_nodes::IndexId;
-use crate::hnsw::search::query::{self, SearchError, SearchOptions, SearchOutcome};
+use crate::hnsw::search::options::{SearchOptions, SearchOutcome};
+use crate::hnsw::search::query;
 use crate::id::RowId;
 
 /// The codes of all nodes.
@@ -53,17 +58,17 @@ pub struct HnswIndex {
     pub(crate) config: HnswConfig,
     pub(crate) graph: Graph,
     pub(crate) codes: Option<Codes>,
-    pub(crate) cells: Option<OwnedCells>,
+    pub(crate) clusters: Option<OwnedClusters>,
     pub(crate) node_rows: Vec<Le32>,
     pub(crate) starts: Vec<Le32>,
     pub(crate) row_slots: Vec<Le32>,
     pub(crate) nulls: Vec<Le32>,
     pub(crate) zeros: Vec<Le32>,
-    pub(crate) unlinked: Vec<Le32>,
+    pub(crate) unindexable: Vec<Le32>,
     /// Where in the matrix the vector of each slot lies.
     pub(crate) order: Vec<u32>,
     pub(crate) matrix: Vec<u8>,
-    pub(crate) longest: f32,
+    pub(crate) max_norm: f32,
 }
 
 impl HnswIndex {
@@ -141,21 +146,18 @@ impl HnswIndex {
     }
 
     /// Rows whose vector is not finite or too long for f32 arithmetic, ascending.
-    pub fn unlinked_rows(&self) -> impl Iterator<Item = RowId> + '_ {
-        rows_of(&self.unlinked)
+    pub fn unindexable_rows(&self) -> impl Iterator<Item = RowId> + '_ {
+        rows_of(&self.unindexable)
     }
 
     /// Nodes that the links of layer 0 do not lead to; the build leaves none.
     pub fn unreachable_nodes(&self) -> usize {
-        connectivity::reachable(self.graph.links())
-            .iter()
-            .filter(|&&is| !is)
-            .count()
+        reachable(self.graph.links()).iter().filter(|&&is| !is).count()
     }
 
-    /// An index that owns a copy of all parts; `lists` are the NULL, zero and unlinked rows.
+    /// An index that owns a copy of all parts; `lists` are the NULL, zero and unindexable rows.
     pub(crate) fn from_parts(parts: &Parts<'_>, config: HnswConfig, lists: [Vec<Le32>; 3]) -> Self {
-        let [nulls, zeros, unlinked] = lists;
+        let [nulls, zeros, unindexable] = lists;
         Self {
             id: IndexId::next(),
             metric: parts.metric,
@@ -172,13 +174,13 @@ impl HnswIndex {
                 stride: rows.stride,
                 bytes: rows.bytes.to_vec(),
             }),
-            cells: parts.cells.map(|cells| OwnedCells {
-                centres: cells.centres.bytes.to_vec(),
-                starts: cells.starts.to_vec(),
-                groups: cells
+            clusters: parts.clusters.map(|clusters| OwnedClusters {
+                centroids: clusters.centroids.bytes.to_vec(),
+                starts: clusters.starts.to_vec(),
+                groups: clusters
                     .groups
-                    .map_or_else(Vec::new, |groups| groups.centres.bytes.to_vec()),
-                group: cells.groups.map_or(0, |groups| groups.size),
+                    .map_or_else(Vec::new, |groups| groups.centroids.bytes.to_vec()),
+                group: clusters.groups.map_or(0, |groups| groups.size),
                 squares: OnceLock::new(),
             }),
             node_rows: parts.node_rows.rows.to_vec(),
@@ -186,10 +188,10 @@ impl HnswIndex {
             row_slots: parts.row_slots.to_vec(),
             nulls,
             zeros,
-            unlinked,
+            unindexable,
             order: (0..parts.slots).collect(),
             matrix: parts.vectors.bytes.to_vec(),
-            longest: parts.longest,
+            max_norm: parts.max_norm,
         }
     }
 
@@ -213,11 +215,11 @@ impl HnswIndex {
                     },
                 )
             }),
-            cells: self
+            clusters: self
                 .codes
                 .as_ref()
-                .zip(self.cells.as_ref())
-                .map(|(codes, cells)| cells.of(codes.stride, self.graph.levels.len())),
+                .zip(self.clusters.as_ref())
+                .map(|(codes, clusters)| clusters.of(codes.stride, self.graph.levels.len())),
             node_rows: NodeRows {
                 rows: &self.node_rows,
                 starts: &self.starts,
@@ -225,7 +227,7 @@ impl HnswIndex {
             row_slots: &self.row_slots,
             vectors: self.vectors(),
             slots: u32::try_from(self.order.len()).expect("as many as rows at most"),
-            longest: self.longest,
+            max_norm: self.max_norm,
         }
     }
 

@@ -1,7 +1,7 @@
 //! A set of rows, as a filter hands it to a search.
 
 use super::kernels::Ones;
-use crate::hnsw::search::allowed_nodes::{Memo, most_remembered, most_remembered_of_any};
+use super::node_memory::{NodeMemory, most_remembered, most_remembered_of_any};
 use crate::id::RowId;
 
 /// A set of [`RowId`]s below a known number of rows.
@@ -15,7 +15,7 @@ pub struct RowSet {
     words: Vec<u64>,
     rows: u64,
     count: u64,
-    memo: Memo,
+    memory: NodeMemory,
 }
 
 impl RowSet {
@@ -26,7 +26,7 @@ impl RowSet {
             words: vec![0; words],
             rows,
             count: 0,
-            memo: Memo::default(),
+            memory: NodeMemory::default(),
         }
     }
 
@@ -45,7 +45,7 @@ impl RowSet {
     /// Adds a row; rows beyond [`rows`](Self::rows) are ignored.
     pub fn insert(&mut self, row: RowId) {
         if row.get() < self.rows {
-            self.memo = Memo::default();
+            self.memory = NodeMemory::default();
             let (bits, bit) = (&mut self.words[word(row.get())], 1 << (row.get() % 64));
             self.count += u64::from(*bits & bit == 0);
             *bits |= bit;
@@ -74,7 +74,7 @@ impl RowSet {
     /// Takes a row out.
     pub fn remove(&mut self, row: RowId) {
         if row.get() < self.rows {
-            self.memo = Memo::default();
+            self.memory = NodeMemory::default();
             let (bits, bit) = (&mut self.words[word(row.get())], 1 << (row.get() % 64));
             self.count -= u64::from(*bits & bit != 0);
             *bits &= !bit;
@@ -107,8 +107,8 @@ impl RowSet {
     }
 
     /// What is known about nodes.
-    pub(crate) fn memo(&self) -> &Memo {
-        &self.memo
+    pub(crate) fn memory(&self) -> &NodeMemory {
+        &self.memory
     }
 
     /// The bytes of memory that any set over so many rows takes at most, with what it remembers of the nodes of an index: for
@@ -124,7 +124,7 @@ impl RowSet {
     }
 
     fn recount(&mut self) {
-        self.memo = Memo::default();
+        self.memory = NodeMemory::default();
         self.count = self.words.iter().map(|bits| u64::from(bits.count_ones())).sum();
     }
 

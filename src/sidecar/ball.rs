@@ -178,7 +178,7 @@ fn for_each_linked(index: &HnswIndex, mut each: impl FnMut(&[f32])) {
     let mut others: Vec<RowId> = index
         .null_rows()
         .chain(index.zero_rows())
-        .chain(index.unlinked_rows())
+        .chain(index.unindexable_rows())
         .collect();
     others.sort_unstable();
     for row in (0..index.row_count()).map(RowId::new) {
@@ -247,7 +247,7 @@ mod tests {
         let row = RowId::new(row as u64);
         !index
             .zero_rows()
-            .chain(index.unlinked_rows())
+            .chain(index.unindexable_rows())
             .any(|other| other == row)
     }
 

@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 
 use datafusion_hnsw::format::HnswSerializer;
 use datafusion_hnsw::hnsw::{
-    BuildPhase, HnswBuilder, HnswConfig, SearchOptions, SearchWay, StoredVectors, VectorMetric,
+    BuildPhase, HnswBuilder, HnswConfig, SearchOptions, SearchStrategy, StoredVectors, VectorMetric,
 };
 use datafusion_hnsw::id::RowId;
 use datafusion_hnsw::loader::MmapLoader;
@@ -187,7 +187,9 @@ fn all_of_a_thin_curve_is_reached_by_few_links() {
     assert_eq!(index.unreachable_nodes(), 0);
     let mapped = MmapLoader::from_bytes(&HnswSerializer::to_bytes(&index)).unwrap();
     mapped.verify().unwrap();
-    let most = SearchOptions::new(50_000).ef(59_000).way(SearchWay::Graph);
+    let most = SearchOptions::new(50_000)
+        .ef(59_000)
+        .strategy(SearchStrategy::Graph);
     let found = mapped.search(&data[7], &most).unwrap();
     assert!(!found.stats.exact);
     assert_eq!(found.hits.len(), 50_000);

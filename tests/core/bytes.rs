@@ -2,8 +2,8 @@
 
 use datafusion_hnsw::format::{FormatError, HnswSerializer, SidecarMeta, SourceIdentity, View, write};
 use datafusion_hnsw::hnsw::{
-    HnswBuilder, HnswConfig, MAX_DIM, MAX_ROWS, RowSet, SearchError, SearchOptions, SearchWay, StoredVectors,
-    VectorMetric,
+    HnswBuilder, HnswConfig, MAX_DIM, MAX_ROWS, RowSet, SearchError, SearchOptions, SearchStrategy,
+    StoredVectors, VectorMetric,
 };
 use datafusion_hnsw::id::RowId;
 use datafusion_hnsw::loader::MmapLoader;
@@ -23,12 +23,19 @@ pub(crate) fn try_everything(bytes: &[u8]) -> Outcome {
     let mut refused = None;
     let some: RowSet = (0..view.rows().min(1 << 20)).step_by(3).map(RowId::new).collect();
     for options in [
-        SearchOptions::new(3).way(SearchWay::Graph),
+        SearchOptions::new(3).strategy(SearchStrategy::Graph),
         SearchOptions::new(3).ef(usize::MAX),
         SearchOptions::new(3).allowed(&allowed),
-        SearchOptions::new(3).allowed(&some).way(SearchWay::Cells),
-        SearchOptions::new(3).allowed(&some).way(SearchWay::Codes),
-        SearchOptions::new(3).ef(5).way(SearchWay::Graph).slack(),
+        SearchOptions::new(3)
+            .allowed(&some)
+            .strategy(SearchStrategy::Clusters),
+        SearchOptions::new(3)
+            .allowed(&some)
+            .strategy(SearchStrategy::Codes),
+        SearchOptions::new(3)
+            .ef(5)
+            .strategy(SearchStrategy::Graph)
+            .tie_margin(),
     ] {
         refused = refused.or(view.search(&query, &options).err());
     }
@@ -39,7 +46,7 @@ pub(crate) fn try_everything(bytes: &[u8]) -> Outcome {
     let _ = view
         .null_rows()
         .chain(view.zero_rows())
-        .chain(view.unlinked_rows())
+        .chain(view.unindexable_rows())
         .count();
     let verified = view.verify();
     match (refused, verified) {

@@ -1,7 +1,7 @@
 //! Rows in many small clusters: where walks begin, and what tells rows apart.
 
 use datafusion_hnsw::format::HnswSerializer;
-use datafusion_hnsw::hnsw::{HnswConfig, RowSet, SearchOptions, SearchWay, VectorMetric};
+use datafusion_hnsw::hnsw::{HnswConfig, RowSet, SearchOptions, SearchStrategy, VectorMetric};
 use datafusion_hnsw::id::RowId;
 use datafusion_hnsw::loader::{MappedIndex, MmapLoader};
 
@@ -92,7 +92,7 @@ fn many_cells_are_grouped_and_few_are_not() {
 }
 
 /// Recall@10 of queries that are far from the rows that a filter lets in, which are those nearest to a point.
-fn far_from_allowed(width: f32, config: HnswConfig, selectivity: f64, ef: usize, way: SearchWay) -> f64 {
+fn far_from_allowed(width: f32, config: HnswConfig, selectivity: f64, ef: usize, way: SearchStrategy) -> f64 {
     let (data, mut queries) = (points(16_000, width, 0), points(200, width, 1));
     let metric = VectorMetric::Euclidean;
     let index = mapped(&data, metric, config);
@@ -101,7 +101,7 @@ fn far_from_allowed(width: f32, config: HnswConfig, selectivity: f64, ef: usize,
     let allowed: RowSet = nearest(&data, metric, &pivot, count, None).into_iter().collect();
     nearest_first(&mut queries, &pivot);
     let far = &queries[queries.len() - 100..];
-    let options = SearchOptions::new(10).ef(ef).way(way);
+    let options = SearchOptions::new(10).ef(ef).strategy(way);
     recall(&data, &index, &allowed, far, options)
 }
 
@@ -111,7 +111,13 @@ fn far_from_allowed(width: f32, config: HnswConfig, selectivity: f64, ef: usize,
 fn cells_are_looked_into_for_as_long_as_they_may_hold_nearer_rows() {
     for (width, least) in [(0.1, 0.98), (0.8, 0.97)] {
         for selectivity in [0.5, 0.3, 0.2] {
-            let recall = far_from_allowed(width, HnswConfig::default(), selectivity, 10, SearchWay::Cells);
+            let recall = far_from_allowed(
+                width,
+                HnswConfig::default(),
+                selectivity,
+                10,
+                SearchStrategy::Clusters,
+            );
             assert!(recall >= least, "{width}, {selectivity}: recall {recall}");
         }
     }
@@ -122,6 +128,6 @@ fn cells_are_looked_into_for_as_long_as_they_may_hold_nearer_rows() {
 #[test]
 fn a_walk_whose_nearest_are_hardly_allowed_is_not_believed() {
     let recalls =
-        [0.5, 0.2].map(|selectivity| far_from_allowed(0.8, poor(), selectivity, 30, SearchWay::Graph));
+        [0.5, 0.2].map(|selectivity| far_from_allowed(0.8, poor(), selectivity, 30, SearchStrategy::Graph));
     assert!(recalls.iter().sum::<f64>() / 2.0 >= 0.86, "recalls {recalls:?}");
 }

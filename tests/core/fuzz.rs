@@ -15,7 +15,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use datafusion_hnsw::format::{FormatError, HnswSerializer, View};
-use datafusion_hnsw::hnsw::{HnswConfig, RowSet, SearchOptions, SearchWay, StoredVectors, VectorMetric};
+use datafusion_hnsw::hnsw::{HnswConfig, RowSet, SearchOptions, SearchStrategy, StoredVectors, VectorMetric};
 use datafusion_hnsw::id::RowId;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
@@ -192,18 +192,18 @@ fn filtered(bytes: &[u8], random: &mut StdRng) -> String {
     };
     let allowed = any_rows(view.rows().min(1 << 16), random);
     let ways = [
-        SearchWay::Auto,
-        SearchWay::Exact,
-        SearchWay::Codes,
-        SearchWay::Graph,
-        SearchWay::Cells,
+        SearchStrategy::Auto,
+        SearchStrategy::Exact,
+        SearchStrategy::Codes,
+        SearchStrategy::Graph,
+        SearchStrategy::Clusters,
     ];
     let way = *ways.choose(random).unwrap();
     let sizes = [0, 1, 5, 40, 1 << 32, usize::MAX];
     let (k, ef) = (sizes.choose(random).unwrap(), sizes.choose(random).unwrap());
-    let mut options = SearchOptions::new(*k).ef(*ef).allowed(&allowed).way(way);
+    let mut options = SearchOptions::new(*k).ef(*ef).allowed(&allowed).strategy(way);
     if random.random() {
-        options = options.slack();
+        options = options.tie_margin();
     }
     let query: Vec<f32> = (0..view.dim()).map(|_| random.random_range(-1.0..1.0)).collect();
     let begun = Instant::now();
@@ -244,14 +244,14 @@ fn filtered(bytes: &[u8], random: &mut StdRng) -> String {
         let lists = view
             .null_rows()
             .chain(view.zero_rows())
-            .chain(view.unlinked_rows());
+            .chain(view.unindexable_rows());
         let others: RowSet = lists.collect();
         let there = allowed
             .iter()
             .filter(|row| row.get() < view.rows() && !others.contains(*row))
             .count();
         let hits = found.hits.len();
-        let few = hits < there.min(*k) || (!options.slack && hits > *k);
+        let few = hits < there.min(*k) || (!options.tie_margin && hits > *k);
         assert!(!few, "{hits} of {there} rows for {options:?}");
     }
     let exact = if found.stats.exact { "exact" } else { "near" };

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use datafusion_hnsw::format::{HnswSerializer, View};
 use datafusion_hnsw::hnsw::{
-    HnswBuilder, HnswConfig, RowSet, SearchOptions, SearchWay, StoredVectors, VectorMetric,
+    HnswBuilder, HnswConfig, RowSet, SearchOptions, SearchStrategy, StoredVectors, VectorMetric,
 };
 use datafusion_hnsw::id::RowId;
 
@@ -57,8 +57,8 @@ fn answers(bytes: &[u8]) -> String {
     view.verify().unwrap();
     let mut text = String::new();
     let third: RowSet = (0..view.rows()).step_by(3).map(RowId::new).collect();
-    let plain = SearchOptions::new(5).ef(12).way(SearchWay::Graph);
-    let filtered = plain.allowed(&third).way(SearchWay::Cells);
+    let plain = SearchOptions::new(5).ef(12).strategy(SearchStrategy::Graph);
+    let filtered = plain.allowed(&third).strategy(SearchStrategy::Clusters);
     let searches = (1000..1010).map(|query| (query, &plain));
     let with_cells = (1000..1010).filter(|_| view.rows() == MANY_ROWS);
     for (query, options) in searches.chain(with_cells.map(|query| (query, &filtered))) {

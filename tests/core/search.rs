@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use datafusion_hnsw::format::HnswSerializer;
 use datafusion_hnsw::hnsw::{
-    HnswBuilder, HnswConfig, RowSet, SearchError, SearchOptions, SearchWay, StoredVectors, VectorMetric,
+    HnswBuilder, HnswConfig, RowSet, SearchError, SearchOptions, SearchStrategy, StoredVectors, VectorMetric,
 };
 use datafusion_hnsw::id::RowId;
 use datafusion_hnsw::loader::MmapLoader;
@@ -134,8 +134,12 @@ fn a_search_for_much_of_the_data_looks_at_all_of_it_and_is_exact() {
         let (few, many) = (SearchOptions::new(10).ef(64), SearchOptions::new(1500).ef(3000));
         assert_eq!(exact(&few), [false; 5], "{stored}");
         assert_eq!(exact(&many), [true; 5], "{stored}: 1500 of 4000 rows");
-        assert_eq!(exact(&many.way(SearchWay::Graph)), [false; 5], "{stored}");
-        assert_eq!(exact(&few.way(SearchWay::Exact)), [true; 5], "{stored}");
+        assert_eq!(
+            exact(&many.strategy(SearchStrategy::Graph)),
+            [false; 5],
+            "{stored}"
+        );
+        assert_eq!(exact(&few.strategy(SearchStrategy::Exact)), [true; 5], "{stored}");
         assert_eq!(exact(&few.allowed(&even)), [false; 5], "{stored}");
         let some = SearchOptions::new(500).ef(1000).allowed(&even);
         assert_eq!(exact(&some), [true; 5], "{stored}: 500 of 2000 rows");
@@ -240,7 +244,7 @@ fn rows_without_a_place_in_the_graph_are_listed() {
     let list = |rows: &mut dyn Iterator<Item = RowId>| rows.map(RowId::get).collect::<Vec<_>>();
     assert_eq!(list(&mut mapped.null_rows()), [0, 6]);
     assert_eq!(list(&mut mapped.zero_rows()), [1]);
-    assert_eq!(list(&mut mapped.unlinked_rows()), [2, 4, 5]);
+    assert_eq!(list(&mut mapped.unindexable_rows()), [2, 4, 5]);
     assert_eq!((mapped.rows(), mapped.node_count()), (7, 1));
     assert!(mapped.vector(RowId::new(2)).unwrap()[0].is_nan());
     assert_eq!(
@@ -300,14 +304,14 @@ fn a_search_ends_soon_after_its_caller_asked_it_to() {
         (RowSet::all(5000), (0..5000).step_by(2).map(RowId::new).collect());
     let stop = AtomicBool::new(true);
     let plain = SearchOptions::new(10);
-    let filtered = |set, way| plain.allowed(set).way(way);
+    let filtered = |set, way| plain.allowed(set).strategy(way);
     let all = [
-        ("walk", plain.ef(2000).way(SearchWay::Graph)),
+        ("walk", plain.ef(2000).strategy(SearchStrategy::Graph)),
         ("every vector", plain.ef(usize::MAX)),
-        ("allowed vectors", filtered(&allowed, SearchWay::Exact)),
-        ("allowed codes", filtered(&allowed, SearchWay::Codes)),
-        ("cells", filtered(&few, SearchWay::Cells)),
-        ("filtered walk", filtered(&few, SearchWay::Graph).ef(2000)),
+        ("allowed vectors", filtered(&allowed, SearchStrategy::Exact)),
+        ("allowed codes", filtered(&allowed, SearchStrategy::Codes)),
+        ("cells", filtered(&few, SearchStrategy::Clusters)),
+        ("filtered walk", filtered(&few, SearchStrategy::Graph).ef(2000)),
     ];
     for (name, options) in all {
         let found = index.search_with(&query, &options.stop(&stop));

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use datafusion_hnsw::format::SidecarMeta;
 use datafusion_hnsw::hnsw::VectorMetric::{self, Cosine, DotProduct, Euclidean};
-use datafusion_hnsw::hnsw::{RowSet, SearchOptions, SearchWay};
+use datafusion_hnsw::hnsw::{RowSet, SearchOptions, SearchStrategy};
 use datafusion_hnsw::id::RowId;
 use datafusion_hnsw::sidecar::{Location, Lookup, SidecarStore};
 use rand::SeedableRng;
@@ -73,8 +73,8 @@ impl Target {
                 let query = vec![0.5; sidecar.dim().min(100_000)];
                 let mut searched = true;
                 for options in [
-                    SearchOptions::new(5).way(SearchWay::Graph),
-                    SearchOptions::new(5).ef(usize::MAX).slack(),
+                    SearchOptions::new(5).strategy(SearchStrategy::Graph),
+                    SearchOptions::new(5).ef(usize::MAX).tie_margin(),
                     SearchOptions::new(5).allowed(&allowed),
                 ] {
                     searched &= sidecar.search(&query, &options).is_ok();

@@ -4,22 +4,24 @@ use std::ops::ControlFlow;
 
 use rayon::prelude::*;
 
-use super::assemble::{Kind, RowMap};
 use super::connectivity::repair;
 use super::duplicates::Groups;
-use super::insert::{self, Graph};
+use super::insert;
 use super::levels::draw_layer;
 use super::node_order;
+use super::row_map::{Kind, RowMap};
 use super::select_neighbors::Points;
-use crate::hnsw::clusters::inverted_lists::OwnedCells;
+use crate::hnsw::clusters::inverted_lists::OwnedClusters;
 use crate::hnsw::clusters::kmeans::{cluster, passes};
 use crate::hnsw::config::{BuildError, HnswConfig, MAX_CODE_DIM, MAX_DIM, MAX_ROWS, StoredVectors};
-use crate::hnsw::graph::links::{MAX_LEVELS, NO_SLOT, Vectors};
+use crate::hnsw::graph::owned::Graph;
+use crate::hnsw::graph::vectors::Vectors;
+use crate::hnsw::ids::{MAX_LEVELS, NO_SLOT};
 use crate::hnsw::index::{Codes, HnswIndex};
 use crate::hnsw::metric::VectorMetric;
 use crate::hnsw::progress::{BuildPhase, BuildProgress, Watch};
 use crate::hnsw::quantize::codebook::{self, Codebook};
-use crate::hnsw::search::query::{LENGTHS, vector_length};
+use crate::hnsw::query_vector::{LENGTHS, vector_length};
 use crate::id::RowId;
 
 /// Collects vectors and builds an [`HnswIndex`] of them.
@@ -123,7 +125,7 @@ impl HnswBuilder {
             || length > *LENGTHS.end()
             || (self.metric.ignores_length() && length < *LENGTHS.start())
         {
-            Kind::Unlinked
+            Kind::Unindexable
         } else {
             Kind::Linked
         }
@@ -161,11 +163,11 @@ impl HnswBuilder {
                 most,
             });
         }
-        let pool = rayon::ThreadPoolBuilder::new()
+        let threads = rayon::ThreadPoolBuilder::new()
             .num_threads(self.config.threads)
             .build()
             .map_err(|error| BuildError::Threads(error.to_string()))?;
-        pool.install(|| self.run(progress))
+        threads.install(|| self.run(progress))
     }
 
     fn run(
@@ -192,13 +194,13 @@ impl HnswBuilder {
         let vectors = self.vectors(&by_row);
         let codes = self.encode(vectors, nodes, &watch);
         watch.check()?;
-        let (numbered, levels, cells) = self.number(&groups, vectors, codes.as_ref(), &watch);
+        let (numbered, levels, clusters) = self.number(&groups, vectors, codes.as_ref(), &watch);
         watch.check()?;
         let groups = groups.reordered(&numbered);
         let codes = codes.map(|codes| codes.reordered(&numbered));
         drop((numbered, by_row));
 
-        let with_vector = |kind: Kind| kind == Kind::Zero || kind == Kind::Unlinked;
+        let with_vector = |kind: Kind| kind == Kind::Zero || kind == Kind::Unindexable;
         let extra = self
             .rows
             .iter()
@@ -228,7 +230,7 @@ impl HnswBuilder {
             report(BuildPhase::Check, 0, u64::from(nodes))?;
             repair(&mut graph, &points, self.config.ef_construction, &check)?;
         }
-        Ok(self.assemble(map, order, codes, cells, graph))
+        Ok(self.assemble(map, order, codes, clusters, graph))
     }
 
     fn vectors<'a>(&'a self, order: &'a [u32]) -> Vectors<'a> {
@@ -262,14 +264,14 @@ impl HnswBuilder {
         Groups::of_identical(linked, |place| &self.matrix[place as usize * stride..][..stride])
     }
 
-    /// The order of the nodes, how many each layer has, and their cells.
+    /// The order of the nodes, how many each layer has, and their clusters.
     fn number(
         &self,
         groups: &Groups,
         vectors: Vectors<'_>,
         codes: Option<&Codes>,
         watch: &Watch<'_>,
-    ) -> (Vec<u32>, Vec<u32>, Option<OwnedCells>) {
+    ) -> (Vec<u32>, Vec<u32>, Option<OwnedClusters>) {
         let nodes = u32::try_from(groups.len()).expect("as many as rows at most");
         let highest: Vec<usize> = groups
             .iter()
@@ -286,14 +288,14 @@ impl HnswBuilder {
         let points = self.points(vectors, codes);
         let mut clusters = codes.and_then(|codes| cluster(codes.rows(), nodes, watch));
         let mut numbered = match (&mut clusters, codes) {
-            (Some(clusters), Some(codes)) => node_order::by_cells(&points, clusters, codes.stride, watch),
+            (Some(clusters), Some(codes)) => node_order::by_clusters(&points, clusters, codes.stride, watch),
             _ => node_order::by_locality(&points, nodes, watch),
         };
         numbered.sort_by_key(|&group| std::cmp::Reverse(highest[group as usize]));
-        let cells = clusters
+        let clusters = clusters
             .zip(codes)
-            .map(|(clusters, codes)| OwnedCells::new(clusters, codes.stride, &numbered, &levels));
-        (numbered, levels, cells)
+            .map(|(clusters, codes)| OwnedClusters::new(clusters, codes.stride, &numbered, &levels));
+        (numbered, levels, clusters)
     }
 
     /// The vector of a node as the codes see it: of length 1 under cosine.
@@ -306,7 +308,7 @@ impl HnswBuilder {
         }
     }
 
-    /// The codes of the nodes, if the walk is to use codes.
+    /// The codes of the nodes, if the beam search is to use codes.
     fn encode(&self, vectors: Vectors<'_>, nodes: u32, watch: &Watch<'_>) -> Option<Codes> {
         let useful = (codebook::LEAST_DIM..=MAX_CODE_DIM).contains(&self.dim);
         if !useful && self.config.stored != StoredVectors::None {
@@ -315,7 +317,7 @@ impl HnswBuilder {
         let read = |node: u32, out: &mut [f32]| self.directed(vectors, node, out);
         let book = Codebook::fit(self.metric, self.dim, nodes, read);
         let needed = self.config.stored == StoredVectors::None;
-        if !needed && !book.tells_apart(self.dim, nodes, read) {
+        if !needed && !book.passes_fidelity_check(self.dim, nodes, read) {
             return None;
         }
         let stride = codebook::code_stride(self.dim);

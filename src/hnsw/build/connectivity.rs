@@ -1,16 +1,19 @@
 //! Every node can be reached: links to those that the finished graph does not lead to.
 //!
-//! HNSW chooses neighbours for each node alone, so a node may be in nobody's list: one of many equal vectors, or one
-//! that every neighbour gave up for a nearer one. A search then never meets it, whatever its `ef_search`.
+//! HNSW chooses neighbors for each node alone, so a node may be in nobody's list: one of many equal vectors, or one
+//! that every neighbor gave up for a nearer one. A search then never meets it, whatever its `ef_search`.
 
 use std::ops::ControlFlow;
 
-use super::insert::{Graph, OWN_LINKS};
+use super::insert::OWN_LINKS;
 use super::select_neighbors::Points;
 use crate::hnsw::config::BuildError;
-use crate::hnsw::graph::links::{Links, NO_LINK};
+use crate::hnsw::error::Stop;
+use crate::hnsw::graph::links::Links;
+use crate::hnsw::graph::owned::Graph;
+use crate::hnsw::graph::reachable::follow;
 use crate::hnsw::graph::search_layer::{Scratch, descend, search_layer};
-use crate::hnsw::search::query::Stop;
+use crate::hnsw::ids::NO_LINK;
 
 /// How many nodes are mended between two looks at whether to go on.
 const STEP: u32 = 1024;
@@ -36,12 +39,16 @@ pub(crate) fn repair(
         if tree.holds(orphan) {
             continue;
         }
-        points.around(orphan, |space| {
+        points.around(orphan, |computer| {
             let links = graph.links();
-            descend(links, space, 0, ef, Stop::default(), &mut scratch).expect(OWN_LINKS);
-            search_layer(links, space, 0, Stop::default(), &mut scratch).expect(OWN_LINKS);
+            descend(links, computer, 0, ef, Stop::default(), &mut scratch).expect(OWN_LINKS);
+            search_layer(links, computer, 0, Stop::default(), &mut scratch).expect(OWN_LINKS);
         });
-        let found = scratch.pool.candidates().iter().map(|found| found.node());
+        let found = scratch
+            .candidate_list
+            .candidates()
+            .iter()
+            .map(|found| found.node());
         let reached: Vec<u32> = found.filter(|&node| tree.holds(node)).collect();
         let parent = tree.adopt(graph, &reached, orphan, &mut incoming);
         // What the orphan leads to is reached with it.
@@ -92,11 +99,11 @@ impl Tree {
     fn adopt(&self, graph: &mut Graph, reached: &[u32], orphan: u32, incoming: &mut [u32]) -> u32 {
         let limit = graph.limit(0);
         let links = graph.links();
-        let has_slot = |node: &u32| links.neighbours(*node, 0).count() < limit;
-        // Whether one of its links is not needed. A node without such a link is the parent of all its neighbours.
+        let has_slot = |node: &u32| links.neighbors(*node, 0).count() < limit;
+        // Whether one of its links is not needed. A node without such a link is the parent of all its neighbors.
         let can_spare = |node: u32| {
             links
-                .neighbours(node, 0)
+                .neighbors(node, 0)
                 .any(|to| self.parents[to as usize] != node)
         };
         let parent = reached
@@ -108,24 +115,24 @@ impl Tree {
                 // Down the tree: its leaves need none of their links.
                 let mut node = reached.first().copied().unwrap_or(0);
                 while !has_slot(&node) && !can_spare(node) {
-                    node = links.neighbours(node, 0).next().expect("a full list");
+                    node = links.neighbors(node, 0).next().expect("a full list");
                 }
                 node
             });
-        let mut neighbours: Vec<u32> = links.neighbours(parent, 0).collect();
-        if neighbours.len() < limit {
-            neighbours.push(orphan);
+        let mut neighbors: Vec<u32> = links.neighbors(parent, 0).collect();
+        if neighbors.len() < limit {
+            neighbors.push(orphan);
         } else {
-            // The one that has the most other ways in.
-            let place = (0..neighbours.len())
-                .filter(|&at| self.parents[neighbours[at] as usize] != parent)
-                .max_by_key(|&at| incoming[neighbours[at] as usize])
+            // The one that has the most other links to it.
+            let place = (0..neighbors.len())
+                .filter(|&at| self.parents[neighbors[at] as usize] != parent)
+                .max_by_key(|&at| incoming[neighbors[at] as usize])
                 .expect("it can spare one");
-            incoming[neighbours[place] as usize] -= 1;
-            neighbours[place] = orphan;
+            incoming[neighbors[place] as usize] -= 1;
+            neighbors[place] = orphan;
         }
         incoming[orphan as usize] += 1;
-        graph.set(parent, 0, &neighbours);
+        graph.set(parent, 0, &neighbors);
         parent
     }
 }
@@ -133,31 +140,9 @@ impl Tree {
 fn in_degrees(links: Links<'_>) -> Vec<u32> {
     let mut degrees = vec![0; links.node_count() as usize];
     for node in 0..links.node_count() {
-        for to in links.neighbours(node, 0) {
+        for to in links.neighbors(node, 0) {
             degrees[to as usize] += 1;
         }
     }
     degrees
-}
-
-/// Follows the links of layer 0 from a node on. `is_new` is asked of each link from and to, and whether to go on there.
-fn follow(links: Links<'_>, node: u32, mut is_new: impl FnMut(u32, u32) -> bool) {
-    // Each node is put there once, so that the stack stays small.
-    let mut stack = vec![node];
-    while let Some(from) = stack.pop() {
-        stack.extend(links.neighbours(from, 0).filter(|&to| is_new(from, to)));
-    }
-}
-
-/// Which nodes layer 0 leads to from the entry point. Links that lead nowhere are passed over.
-pub(crate) fn reachable(links: Links<'_>) -> Vec<bool> {
-    let mut reached = vec![false; links.node_count() as usize];
-    if let Some(entry) = reached.first_mut() {
-        *entry = true;
-        follow(links, 0, |_, to| {
-            let seen = reached.get_mut(to as usize);
-            seen.is_some_and(|seen| !std::mem::replace(seen, true))
-        });
-    }
-    reached
 }

@@ -9,71 +9,19 @@ use std::ops::ControlFlow;
 use rayon::prelude::*;
 
 use super::levels::mix;
-use super::select_neighbors::{Points, select_neighbours};
+use super::select_neighbors::{Points, select_neighbors};
 use crate::hnsw::config::BuildError;
-use crate::hnsw::graph::links::{Le32, Links, NO_LINK};
-use crate::hnsw::graph::search_layer::{Candidate, Scratch, Space, descend, search_layer};
-use crate::hnsw::search::query::Stop;
+use crate::hnsw::error::Stop;
+use crate::hnsw::graph::candidate_list::Candidate;
+use crate::hnsw::graph::distance_computer::DistanceComputer;
+use crate::hnsw::graph::owned::Graph;
+use crate::hnsw::graph::search_layer::{Scratch, descend, search_layer};
 
 /// A batch grows with the graph up to this share of all nodes. Its nodes do not see each other: larger ones
 /// cost recall.
 const LARGEST_BATCH: usize = 200;
 /// A batch is at most this share of the graph before it.
 const BATCH_GROWTH: usize = 16;
-
-/// The graph under construction; the same layout as in the file.
-#[derive(Debug)]
-pub(crate) struct Graph {
-    pub(crate) levels: Vec<u32>,
-    pub(crate) m: usize,
-    pub(crate) base: Vec<Le32>,
-    pub(crate) upper: Vec<Le32>,
-}
-
-impl Graph {
-    pub(crate) fn new(levels: Vec<u32>, m: usize) -> Self {
-        let nodes = levels.first().copied().unwrap_or(0) as usize;
-        let above: usize = levels.iter().skip(1).map(|&count| count as usize).sum();
-        let none = NO_LINK.to_le_bytes();
-        Self {
-            levels,
-            m,
-            base: vec![none; nodes * 2 * m],
-            upper: vec![none; above * m],
-        }
-    }
-
-    pub(crate) fn links(&self) -> Links<'_> {
-        Links {
-            levels: &self.levels,
-            m: self.m,
-            base: &self.base,
-            upper: &self.upper,
-        }
-    }
-
-    pub(crate) fn limit(&self, layer: usize) -> usize {
-        if layer == 0 { 2 * self.m } else { self.m }
-    }
-
-    pub(crate) fn set(&mut self, node: u32, layer: usize, neighbours: &[u32]) {
-        let width = self.limit(layer);
-        let slots = if layer == 0 {
-            &mut self.base[node as usize * width..][..width]
-        } else {
-            let before: usize = self.levels[1..layer].iter().map(|&count| count as usize).sum();
-            &mut self.upper[(before + node as usize) * width..][..width]
-        };
-        let padded = neighbours.iter().copied().chain(std::iter::repeat(NO_LINK));
-        for (slot, id) in slots.iter_mut().zip(padded) {
-            *slot = id.to_le_bytes();
-        }
-    }
-
-    fn highest_layer(&self, node: u32) -> usize {
-        self.levels.iter().take_while(|&&count| node < count).count() - 1
-    }
-}
 
 /// What a thread of the build reuses.
 #[derive(Default)]
@@ -85,11 +33,11 @@ struct Workbench {
     sorted: Vec<Candidate>,
 }
 
-/// The neighbours chosen for a new node in one layer.
+/// The neighbors chosen for a new node in one layer.
 struct Chosen {
     node: u32,
     layer: usize,
-    neighbours: Vec<u32>,
+    neighbors: Vec<u32>,
 }
 
 /// A link back to a new node, in the order in which links are added.
@@ -127,7 +75,7 @@ pub(crate) fn link_all(
         let most = (sequence.len() / LARGEST_BATCH).max(1);
         let size = (done / BATCH_GROWTH).clamp(1, most).min(sequence.len() - done);
         let mut batch = sequence[done..done + size].to_vec();
-        // Neighbours in number are neighbours in space: they walk over the same, still cached, nodes.
+        // Nodes with near numbers are near in space, so their searches meet the same nodes, which are still cached.
         batch.sort_unstable();
         insert_batch(graph, points, &batch, ef_construction);
         done += size;
@@ -152,7 +100,7 @@ fn insert_batch(graph: &mut Graph, points: &Points<'_>, batch: &[u32], ef_constr
         .iter()
         .flat_map(|c| {
             let layer = u32::try_from(c.layer).expect("few layers");
-            c.neighbours.iter().map(move |&to| Back {
+            c.neighbors.iter().map(move |&to| Back {
                 layer,
                 to,
                 from: c.node,
@@ -160,7 +108,7 @@ fn insert_batch(graph: &mut Graph, points: &Points<'_>, batch: &[u32], ef_constr
         })
         .collect();
     for c in &chosen {
-        graph.set(c.node, c.layer, &c.neighbours);
+        graph.set(c.node, c.layer, &c.neighbors);
     }
     backs.par_sort_unstable();
     let groups: Vec<&[Back]> = backs
@@ -175,14 +123,14 @@ fn insert_batch(graph: &mut Graph, points: &Points<'_>, batch: &[u32], ef_constr
         })
         .collect();
     for list in &lists {
-        graph.set(list.node, list.layer, &list.neighbours);
+        graph.set(list.node, list.layer, &list.neighbors);
     }
 }
 
-/// Searches for a new node, layer by layer, and chooses its neighbours.
+/// Searches for a new node, layer by layer, and chooses its neighbors.
 ///
-/// Of `ef_construction` candidates only the nearest two fifths are looked at: the others were met on the way and may
-/// become neighbours; to look at theirs took a quarter of a build and gave little (`docs/ENGINE.md`).
+/// Of `ef_construction` candidates only the nearest two fifths are expanded. Expanding the others takes a quarter
+/// of a build and gains little (`docs/design/engine-log.md`).
 fn choose(
     graph: &Graph,
     points: &Points<'_>,
@@ -193,10 +141,10 @@ fn choose(
     let links = graph.links();
     let highest = graph.highest_layer(node);
     let mut chosen = Vec::with_capacity(highest + 1);
-    points.around(node, |space| {
+    points.around(node, |computer| {
         descend(
             links,
-            space,
+            computer,
             highest,
             ef_construction,
             Stop::default(),
@@ -206,21 +154,21 @@ fn choose(
         for layer in (0..=highest).rev() {
             bench
                 .scratch
-                .pool
+                .candidate_list
                 .look_at((ef_construction * 2 / 5).max(2 * graph.m));
-            search_layer(links, space, layer, Stop::default(), &mut bench.scratch).expect(OWN_LINKS);
-            let found = bench.scratch.pool.candidates();
-            select_neighbours(points, found, graph.m, &mut bench.kept, &mut bench.keys);
+            search_layer(links, computer, layer, Stop::default(), &mut bench.scratch).expect(OWN_LINKS);
+            let found = bench.scratch.candidate_list.candidates();
+            select_neighbors(points, found, graph.m, &mut bench.kept, &mut bench.keys);
             chosen.push(Chosen {
                 node,
                 layer,
-                neighbours: bench.kept.clone(),
+                neighbors: bench.kept.clone(),
             });
             let nearest = found[0];
-            bench.scratch.pool.reset(ef_construction);
+            bench.scratch.candidate_list.reset(ef_construction);
             bench
                 .scratch
-                .pool
+                .candidate_list
                 .push(Candidate::new(nearest.key(), nearest.node()));
         }
     });
@@ -234,7 +182,7 @@ fn receive(graph: &Graph, points: &Points<'_>, group: &[Back], bench: &mut Workb
     let (node, layer) = (group[0].to, group[0].layer as usize);
     let limit = graph.limit(layer);
     bench.union.clear();
-    bench.union.extend(graph.links().neighbours(node, layer));
+    bench.union.extend(graph.links().neighbors(node, layer));
     bench.union.extend(group.iter().map(|back| back.from));
     if bench.union.len() > limit {
         let Workbench {
@@ -244,9 +192,9 @@ fn receive(graph: &Graph, points: &Points<'_>, group: &[Back], bench: &mut Workb
             kept,
             ..
         } = bench;
-        points.around(node, |space| {
+        points.around(node, |computer| {
             keys.resize(union.len(), 0);
-            space.keys(union, keys);
+            computer.keys(union, keys);
         });
         sorted.clear();
         sorted.extend(
@@ -256,16 +204,16 @@ fn receive(graph: &Graph, points: &Points<'_>, group: &[Back], bench: &mut Workb
                 .map(|(&id, &key)| Candidate::new(key, id)),
         );
         sorted.sort_unstable();
-        select_neighbours(points, sorted, limit, kept, keys);
+        select_neighbors(points, sorted, limit, kept, keys);
         return Chosen {
             node,
             layer,
-            neighbours: kept.clone(),
+            neighbors: kept.clone(),
         };
     }
     Chosen {
         node,
         layer,
-        neighbours: bench.union.clone(),
+        neighbors: bench.union.clone(),
     }
 }

@@ -1,7 +1,7 @@
 //! The layer in which a node is highest: drawn from the seed and the node's row, so that it depends on
 //! nothing else.
 
-use crate::hnsw::graph::links::MAX_LEVELS;
+use crate::hnsw::ids::MAX_LEVELS;
 
 /// The highest layer of the node that stands for `row`: layer `l` or higher with probability `m^-l`.
 ///

@@ -1,11 +1,11 @@
 //! In which order nodes lie: near ones near each other.
 //!
-//! A walk goes from a node to its neighbours. When these are neighbours in memory too, a hop touches fewer
+//! A beam search goes from a node to its neighbors. When these are neighbors in memory too, a hop touches fewer
 //! cache lines, pages of the file and entries of the translation buffer.
 
 use super::select_neighbors::Points;
-use crate::hnsw::clusters::kmeans::Clusters;
-use crate::hnsw::graph::search_layer::Space;
+use crate::hnsw::clusters::kmeans::Clustering;
+use crate::hnsw::graph::distance_computer::DistanceComputer;
 use crate::hnsw::kernels::{CodeMetric, CodeRows};
 use crate::hnsw::progress::Watch;
 
@@ -14,7 +14,7 @@ const LEAF: usize = 12;
 /// Points looked at to find two that lie far apart.
 const SAMPLE: usize = 64;
 
-/// An order of the points `0..count` in which neighbours are near each other: halved again and again,
+/// An order of the points `0..count` in which neighbors are near each other: halved again and again,
 /// between two points that lie far apart.
 pub(crate) fn by_locality(points: &Points<'_>, count: u32, watch: &Watch<'_>) -> Vec<u32> {
     let mut ids: Vec<u32> = (0..count).collect();
@@ -22,36 +22,36 @@ pub(crate) fn by_locality(points: &Points<'_>, count: u32, watch: &Watch<'_>) ->
     ids
 }
 
-/// An order of the points in which those of a cell follow each other and neighbouring cells are near each
-/// other. Numbers the cells anew, in that order.
-pub(crate) fn by_cells(
+/// An order of the points in which those of a cluster follow each other and neighboring clusters are near each
+/// other. Numbers the clusters anew, in that order.
+pub(crate) fn by_clusters(
     points: &Points<'_>,
-    clusters: &mut Clusters,
+    clusters: &mut Clustering,
     stride: usize,
     watch: &Watch<'_>,
 ) -> Vec<u32> {
-    let count = u32::try_from(clusters.centres.len() / stride).expect("fewer than points");
-    let centres = Points::Codes {
+    let count = u32::try_from(clusters.centroids.len() / stride).expect("fewer than points");
+    let centroids = Points::Codes {
         metric: CodeMetric::Squared,
         codes: CodeRows {
-            bytes: &clusters.centres,
+            bytes: &clusters.centroids,
             stride,
         },
     };
-    let order = by_locality(&centres, count, watch);
+    let order = by_locality(&centroids, count, watch);
     let mut members = vec![Vec::new(); order.len()];
-    for (&cell, point) in clusters.of.iter().zip(0..) {
-        members[cell as usize].push(point);
+    for (&cluster, point) in clusters.of.iter().zip(0..) {
+        members[cluster as usize].push(point);
     }
-    let mut centres = Vec::with_capacity(clusters.centres.len());
+    let mut centroids = Vec::with_capacity(clusters.centroids.len());
     let mut ids = Vec::with_capacity(clusters.of.len());
     let mut rank = 0;
-    for &cell in &order {
-        let mut members = std::mem::take(&mut members[cell as usize]);
+    for &cluster in &order {
+        let mut members = std::mem::take(&mut members[cluster as usize]);
         if members.is_empty() {
             continue;
         }
-        centres.extend_from_slice(&clusters.centres[cell as usize * stride..][..stride]);
+        centroids.extend_from_slice(&clusters.centroids[cluster as usize * stride..][..stride]);
         members
             .iter()
             .for_each(|&point| clusters.of[point as usize] = rank);
@@ -59,7 +59,7 @@ pub(crate) fn by_cells(
         halve(points, &mut members, watch);
         ids.extend(members);
     }
-    clusters.centres = centres;
+    clusters.centroids = centroids;
     ids
 }
 
@@ -94,7 +94,7 @@ fn halve(points: &Points<'_>, ids: &mut [u32], watch: &Watch<'_>) {
 
 fn keys(points: &Points<'_>, from: u32, ids: &[u32]) -> Vec<u32> {
     let mut keys = vec![0; ids.len()];
-    points.around(from, |space| space.keys(ids, &mut keys));
+    points.around(from, |computer| computer.keys(ids, &mut keys));
     keys
 }
 

@@ -1,17 +1,17 @@
-//! Which candidates become neighbours (Algorithm 4).
+//! Which candidates become neighbors (Algorithm 4).
 
-use crate::hnsw::graph::distance_computer::{CodeSpace, FloatSpace};
-use crate::hnsw::graph::links::Vectors;
-use crate::hnsw::graph::search_layer::{Candidate, Space};
+use crate::hnsw::graph::candidate_list::Candidate;
+use crate::hnsw::graph::distance_computer::{CodeDistances, DistanceComputer, VectorDistances};
+use crate::hnsw::graph::vectors::Vectors;
 use crate::hnsw::kernels::{CodeMetric, CodeRows, Isa, QueryCode};
 use crate::hnsw::metric::VectorMetric;
-use crate::hnsw::search::query::{Query, vector_length};
+use crate::hnsw::query_vector::{Query, vector_length};
 
 /// The nodes as points that distances can be taken between.
 ///
 /// The inner product is no distance, but the graph is built with it all the same: every node then links to
-/// the long vectors that win, and a walk is among them at once. Lifting the points onto a sphere, where the
-/// order is that of a distance, is neater and finds next to nothing when lengths differ (`docs/ENGINE.md`).
+/// the long vectors that win, and a beam search is among them at once. Lifting the points onto a sphere, where the
+/// order is that of a distance, is neater and finds next to nothing when lengths differ (`docs/design/engine-log.md`).
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Points<'a> {
     /// Distances between codes: integers, so the same graph on every machine.
@@ -28,7 +28,7 @@ impl Points<'_> {
     pub(crate) fn around<T>(&self, node: u32, run: impl FnOnce(&PointSpace<'_>) -> T) -> T {
         let isa = Isa::best();
         match *self {
-            Self::Codes { metric, codes } => run(&PointSpace::Codes(CodeSpace {
+            Self::Codes { metric, codes } => run(&PointSpace::Codes(CodeDistances {
                 isa,
                 query: QueryCode::new(metric, codes.row(node)),
                 codes,
@@ -41,7 +41,7 @@ impl Points<'_> {
                     vector: &vector,
                     length: vector_length(&vector) as f32,
                 };
-                run(&PointSpace::Floats(FloatSpace {
+                run(&PointSpace::Floats(VectorDistances {
                     isa,
                     metric,
                     query: &query,
@@ -55,41 +55,41 @@ impl Points<'_> {
 /// The distances from one node to the others.
 #[derive(Debug)]
 pub(crate) enum PointSpace<'a> {
-    Codes(CodeSpace<'a>),
-    Floats(FloatSpace<'a>),
+    Codes(CodeDistances<'a>),
+    Floats(VectorDistances<'a>),
 }
 
-impl Space for PointSpace<'_> {
+impl DistanceComputer for PointSpace<'_> {
     #[inline]
     fn keys(&self, ids: &[u32], keys: &mut [u32]) {
         match self {
-            Self::Codes(space) => space.keys(ids, keys),
-            Self::Floats(space) => space.keys(ids, keys),
+            Self::Codes(computer) => computer.keys(ids, keys),
+            Self::Floats(computer) => computer.keys(ids, keys),
         }
     }
 
     fn bytes(&self) -> usize {
         match self {
-            Self::Codes(space) => space.bytes(),
-            Self::Floats(space) => space.bytes(),
+            Self::Codes(computer) => computer.bytes(),
+            Self::Floats(computer) => computer.bytes(),
         }
     }
 
     #[inline]
     fn prefetch(&self, id: u32) {
         match self {
-            Self::Codes(space) => space.prefetch(id),
-            Self::Floats(space) => space.prefetch(id),
+            Self::Codes(computer) => computer.prefetch(id),
+            Self::Floats(computer) => computer.prefetch(id),
         }
     }
 }
 
-/// Chooses at most `limit` neighbours from `candidates`, which are sorted, nearest first.
+/// Chooses at most `limit` neighbors from `candidates`, which are sorted, nearest first.
 ///
-/// A candidate is kept if it is nearer to the node than to every neighbour kept before it, so that the
+/// A candidate is kept if it is nearer to the node than to every neighbor kept before it, so that the
 /// links point in different directions. If that leaves fewer than three quarters of `limit`, the nearest of the others
 /// fill up (the paper's *keepPrunedConnections*, not to the end).
-pub(crate) fn select_neighbours(
+pub(crate) fn select_neighbors(
     points: &Points<'_>,
     candidates: &[Candidate],
     limit: usize,
@@ -101,11 +101,11 @@ pub(crate) fn select_neighbours(
         if kept.len() == limit {
             return;
         }
-        let diverse = points.around(candidate.node(), |space| {
+        let diverse = points.around(candidate.node(), |computer| {
             // The nearest were kept first and are the likeliest to stand in the way.
             kept.chunks(8).all(|some| {
                 keys.resize(some.len(), 0);
-                space.keys(some, keys);
+                computer.keys(some, keys);
                 keys.iter().all(|&key| key >= candidate.key())
             })
         });

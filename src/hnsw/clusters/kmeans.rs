@@ -1,7 +1,7 @@
-//! Cells: compact groups of nodes, found by k-means over the codes (Lloyd's algorithm, in two steps).
+//! Finds compact clusters of nodes by k-means over their codes (Lloyd's algorithm), in two steps: coarse clusters
+//! of a sample, then clusters within each of them.
 //!
-//! A filtered search looks into the cells nearest to its query, and nodes of one cell lie near each other in
-//! the file. All sums are of integers, so the cells do not depend on the threads.
+//! All sums are sums of integers, so the clusters do not depend on the number of threads.
 
 use std::ops::Range;
 
@@ -10,31 +10,32 @@ use rayon::prelude::*;
 use crate::hnsw::kernels::{CodeMetric, CodeRows, Isa, QueryCode, code_keys};
 use crate::hnsw::progress::Watch;
 
-/// Nodes of a cell, on average, in sets that have no more cells than [`MOST`] for that.
+/// Nodes of a cluster on average, as long as there are at most 4,096 clusters.
 const SIZE: u32 = 64;
-/// Fewer nodes than this have no cells: all of them are compared as quickly.
+/// An index with fewer nodes has no clusters: comparing all codes is as quick.
 const LEAST: u32 = 512;
 /// Rounds of Lloyd's algorithm in each step.
 const ROUNDS: usize = 4;
-/// Rounds over all nodes at the end, and the groups of cells among which a node looks for its cell.
+/// Rounds over all nodes at the end.
 const LAST_ROUNDS: usize = 2;
+/// In those rounds a node looks for its cluster under so many coarse centroids.
 const GROUPS: usize = 4;
-/// Centres that are compared at a time.
+/// Centroids that are compared at a time.
 const BLOCK: usize = 64;
-/// Nodes of the first step, for each of its groups.
+/// Nodes in the sample of the first step, for each coarse cluster.
 const SAMPLE: u32 = 256;
 
-/// The cells of a set of nodes.
+/// Which cluster each node belongs to.
 #[derive(Debug)]
-pub(crate) struct Clusters {
-    /// The cell of each node.
+pub(crate) struct Clustering {
+    /// The cluster of each node.
     pub(crate) of: Vec<u32>,
-    /// The codes of the cells' centres, one after the other.
-    pub(crate) centres: Vec<u8>,
+    /// The codes of the clusters' centroids, one after the other.
+    pub(crate) centroids: Vec<u8>,
 }
 
-/// How many times [`cluster`] goes over so many nodes, beside a sample of them: to put each into a group, to move the
-/// centres of the groups' cells, and to find its cell.
+/// How many times [`cluster`] goes over so many nodes, beside a sample of them: to put each into a coarse cluster, to
+/// move the centroids, and to find its cluster.
 pub(crate) fn passes(count: u32) -> u64 {
     if count < LEAST {
         return 0;
@@ -42,18 +43,18 @@ pub(crate) fn passes(count: u32) -> u64 {
     (1 + ROUNDS + LAST_ROUNDS) as u64
 }
 
-/// The cells of the nodes `0..count`; none if they are few. Of no use once the watch has stopped.
-pub(crate) fn cluster(codes: CodeRows<'_>, count: u32, watch: &Watch<'_>) -> Option<Clusters> {
+/// Clusters the nodes `0..count`. `None` if they are few. The result is meaningless once `watch` has stopped.
+pub(crate) fn cluster(codes: CodeRows<'_>, count: u32, watch: &Watch<'_>) -> Option<Clustering> {
     if count < LEAST {
         return None;
     }
-    // A query is compared with all centres: beyond 4,096 cells their number grows with the root.
-    let cells = u64::from(count / SIZE).min((u64::from(count) * u64::from(SIZE)).isqrt());
-    let groups = u32::try_from(cells.isqrt()).expect("a root of 32 bits");
-    let size = count / u32::try_from(cells).expect("fewer than nodes");
+    // A query is compared with all centroids: beyond 4,096 clusters their number grows with the root.
+    let clusters = u64::from(count / SIZE).min((u64::from(count) * u64::from(SIZE)).isqrt());
+    let groups = u32::try_from(clusters.isqrt()).expect("a root of 32 bits");
+    let size = count / u32::try_from(clusters).expect("fewer than nodes");
     let step = (count / (groups * SAMPLE)).max(1);
     let sample: Vec<u32> = (0..count).step_by(step as usize).collect();
-    let tops = Centres::lloyd(codes, &sample, groups as usize, watch);
+    let tops = Centroids::lloyd(codes, &sample, groups as usize, watch);
 
     let nodes: Vec<u32> = (0..count).collect();
     let group_of: Vec<u32> = nodes
@@ -71,9 +72,9 @@ pub(crate) fn cluster(codes: CodeRows<'_>, count: u32, watch: &Watch<'_>) -> Opt
         members[group as usize].push(node);
     }
     drop(group_of);
-    let parts: Vec<Centres> = members
+    let parts: Vec<Centroids> = members
         .par_iter()
-        .map(|members| Centres::lloyd(codes, members, members.len().div_ceil(size as usize), watch))
+        .map(|members| Centroids::lloyd(codes, members, members.len().div_ceil(size as usize), watch))
         .collect();
     drop(members);
     let starts: Vec<usize> = parts
@@ -81,7 +82,7 @@ pub(crate) fn cluster(codes: CodeRows<'_>, count: u32, watch: &Watch<'_>) -> Opt
         .scan(0, |end, part| Some(std::mem::replace(end, *end + part.count())))
         .collect();
     let bytes = parts.iter().flat_map(|part| part.bytes.iter().copied()).collect();
-    let mut cells = Centres::new(bytes, codes.stride);
+    let mut clusters = Centroids::new(bytes, codes.stride);
     let ranges: Vec<Range<usize>> = starts
         .iter()
         .zip(&parts)
@@ -101,18 +102,18 @@ pub(crate) fn cluster(codes: CodeRows<'_>, count: u32, watch: &Watch<'_>) -> Opt
                 let last = GROUPS.min(near.len()) - 1;
                 near.select_nth_unstable(last);
                 near.truncate(GROUPS);
-                let cell = near
+                let cluster = near
                     .iter()
-                    .filter_map(|&(_, group)| cells.nearest_of(code, ranges[group as usize].clone()))
+                    .filter_map(|&(_, group)| clusters.nearest_of(code, ranges[group as usize].clone()))
                     .min();
-                cell.map_or(0, |(_, cell)| cell)
+                cluster.map_or(0, |(_, cluster)| cluster)
             })
             .collect();
-        cells.move_to_means(codes, &nodes, &of);
+        clusters.move_to_means(codes, &nodes, &of);
     }
-    Some(Clusters {
+    Some(Clustering {
         of,
-        centres: cells.bytes,
+        centroids: clusters.bytes,
     })
 }
 
@@ -124,21 +125,21 @@ pub(crate) fn means_of_runs(codes: CodeRows<'_>, size: usize) -> Vec<u8> {
         .take(ids.len())
         .collect();
     let bytes = vec![0; ids.len().div_ceil(size) * codes.stride];
-    let mut means = Centres::new(bytes, codes.stride);
+    let mut means = Centroids::new(bytes, codes.stride);
     means.move_to_means(codes, &ids, &of);
     means.bytes
 }
 
-/// The codes of some centres.
+/// The codes of some centroids.
 #[derive(Debug)]
-struct Centres {
+struct Centroids {
     bytes: Vec<u8>,
     stride: usize,
     /// Their squared lengths, components taken relative to 128.
     squares: Vec<u64>,
 }
 
-impl Centres {
+impl Centroids {
     fn new(bytes: Vec<u8>, stride: usize) -> Self {
         let squares = bytes.chunks_exact(stride).map(square).collect();
         Self {
@@ -148,33 +149,36 @@ impl Centres {
         }
     }
 
-    /// `count` centres of `nodes`: evenly spread nodes, moved to the means of those nearest to them.
+    /// `count` centroids of `nodes`: evenly spread nodes, moved to the means of those nearest to them.
     fn lloyd(codes: CodeRows<'_>, nodes: &[u32], count: usize, watch: &Watch<'_>) -> Self {
         let first = (0..count).map(|i| codes.row(nodes[i * nodes.len() / count]));
-        let mut centres = Self::new(first.flatten().copied().collect(), codes.stride);
+        let mut centroids = Self::new(first.flatten().copied().collect(), codes.stride);
         for _ in 0..ROUNDS {
             let of: Vec<u32> = nodes
                 .par_iter()
                 .with_min_len(1024)
                 .map(|&node| {
                     if watch.goes_on() {
-                        centres.nearest(codes.row(node))
+                        centroids.nearest(codes.row(node))
                     } else {
                         0
                     }
                 })
                 .collect();
-            centres.move_to_means(codes, nodes, &of);
+            centroids.move_to_means(codes, nodes, &of);
         }
-        centres
+        centroids
     }
 
     fn count(&self) -> usize {
         self.bytes.len() / self.stride
     }
 
-    /// Tells `each` of some centres with their keys from a code, which order like squared differences for every metric,
-    /// as cells are to be compact: `|x - c|²` is `|c|² - 2 x c` and what depends on the code alone.
+    /// Calls `each` with the key and the number of some centroids, compared with a code.
+    ///
+    /// Clusters are to be compact under every metric, so the keys order like squared differences. `|x - c|²`
+    /// is `|c|² - 2 x c` plus a term that depends on the code alone, so a product and a stored square
+    /// suffice.
     fn keys_of(&self, code: &[u8], range: Range<usize>, mut each: impl FnMut(u64, u32)) {
         let query = QueryCode::new(CodeMetric::Dot, code);
         let rows = CodeRows {
@@ -184,8 +188,8 @@ impl Centres {
         let (mut ids, mut keys) = ([0; BLOCK], [0; BLOCK]);
         for start in range.clone().step_by(BLOCK) {
             let count = BLOCK.min(range.end - start);
-            for (id, centre) in ids[..count].iter_mut().zip(start..) {
-                *id = u32::try_from(centre).expect("fewer than nodes");
+            for (id, centroid) in ids[..count].iter_mut().zip(start..) {
+                *id = u32::try_from(centroid).expect("fewer than nodes");
             }
             let keys = &mut keys[..count];
             code_keys(Isa::best(), query, rows, &ids[..count], keys);
@@ -195,7 +199,7 @@ impl Centres {
         }
     }
 
-    /// The nearest of some centres, with its key.
+    /// The nearest of some centroids, with its key.
     fn nearest_of(&self, code: &[u8], range: Range<usize>) -> Option<(u64, u32)> {
         let mut nearest = None;
         self.keys_of(code, range, |key, id| {
@@ -210,18 +214,18 @@ impl Centres {
         self.nearest_of(code, 0..self.count()).map_or(0, |(_, id)| id)
     }
 
-    /// Moves each centre to the mean of its nodes; one without nodes stays.
+    /// Moves each centroid to the mean of its nodes; one without nodes stays.
     fn move_to_means(&mut self, codes: CodeRows<'_>, nodes: &[u32], of: &[u32]) {
         let mut sums = vec![0u64; self.bytes.len()];
         let mut counts = vec![0u64; self.count()];
-        for (&node, &centre) in nodes.iter().zip(of) {
-            counts[centre as usize] += 1;
-            sums[centre as usize * self.stride..][..self.stride]
+        for (&node, &centroid) in nodes.iter().zip(of) {
+            counts[centroid as usize] += 1;
+            sums[centroid as usize * self.stride..][..self.stride]
                 .iter_mut()
                 .zip(codes.row(node))
                 .for_each(|(sum, &code)| *sum += u64::from(code));
         }
-        for (((centre, sums), &count), square_of) in self
+        for (((centroid, sums), &count), square_of) in self
             .bytes
             .chunks_exact_mut(self.stride)
             .zip(sums.chunks_exact(self.stride))
@@ -229,10 +233,10 @@ impl Centres {
             .zip(&mut self.squares)
             .filter(|((_, count), _)| **count > 0)
         {
-            for (byte, &sum) in centre.iter_mut().zip(sums) {
+            for (byte, &sum) in centroid.iter_mut().zip(sums) {
                 *byte = u8::try_from((sum + count / 2) / count).expect("a mean of bytes");
             }
-            *square_of = square(centre);
+            *square_of = square(centroid);
         }
     }
 }

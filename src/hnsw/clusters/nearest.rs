@@ -1,53 +1,64 @@
-//! The cells of an index, nearest to a query first.
+//! Ranks clusters by the distance of their centroids to a query, a few at a time.
 
-use super::inverted_lists::Cells;
-use crate::hnsw::graph::distance_computer::CodeSpace;
+use super::inverted_lists::Clusters;
+use crate::hnsw::graph::distance_computer::CodeDistances;
 use crate::hnsw::kernels::{self, CodeMetric, Isa, Ones, QueryCode, dot_base};
 
-/// Keys that are looked at to find a limit.
+/// Keys that are sampled to find a limit.
 const SAMPLE: usize = 128;
 /// Keys that are compared with a limit at a time.
 const BLOCK: usize = 64;
-/// Parts of the range of keys that are told apart before cells are put in order.
+/// Buckets of the counting sort.
 const PARTS: usize = 512;
-/// Steps for each cell to its place among those of its part, at most; if one cell is so far away that most others are in one
-/// part, sorting takes fewer.
+/// Steps of the insertion sort for each cluster, at most. Where one outlier puts most others into one bucket, an
+/// ordinary sort takes over.
 const STEPS: usize = 8;
 
-/// Cells in the order of their distance, and of their numbers if that is the same: some of them at a time, since most are
-/// never asked for. Which of them are compared at all does not change the order of the others.
+/// Clusters in the order of their keys, ties by number.
+///
+/// They are sorted a part at a time, because most of them are never asked for. The order of some does not depend
+/// on which others are compared.
 #[derive(Debug, Default)]
 pub(crate) struct Nearest {
-    /// The keys of all cells.
+    /// The keys of all clusters.
     keys: Vec<u32>,
     /// Some of them, sorted.
     sample: Vec<u32>,
-    /// Keys and cells from one limit up to the next.
+    /// Keys and clusters between the last limit and the next.
     found: Vec<u64>,
-    /// The same in order, and how many of them were given.
+    /// The same, sorted.
     order: Vec<u64>,
+    /// How many of them were given.
     given: usize,
-    /// All cells with smaller keys were put in order.
+    /// All clusters with smaller keys were sorted.
     limit: u64,
-    /// How many cells will be put in order next, about.
+    /// About how many clusters are sorted next.
     more: usize,
 }
 
 impl Nearest {
-    /// Compares the centres of these cells with the query. About `first` of them will be asked for.
+    /// Compares these centroids with the query. The caller will ask for about `first` of them.
     #[inline(always)]
-    pub(crate) fn fill(&mut self, cells: &Cells<'_>, space: &CodeSpace<'_>, first: usize, ids: &[u32]) {
+    pub(crate) fn fill(
+        &mut self,
+        clusters: &Clusters<'_>,
+        computer: &CodeDistances<'_>,
+        first: usize,
+        ids: &[u32],
+    ) {
         self.keys.resize(ids.len(), 0);
         let keys = &mut self.keys[..];
-        match space.query.metric {
-            CodeMetric::Dot => kernels::code_keys(space.isa, space.query, cells.centres, ids, keys),
+        match computer.query.metric {
+            CodeMetric::Dot => {
+                kernels::code_keys(computer.isa, computer.query, clusters.centroids, ids, keys)
+            }
             CodeMetric::Squared => {
                 // (q - c)² is q² + c² - 2 q c, and products are the cheaper ones. The sum fits whatever its parts do.
-                let bytes = space.query.bytes;
+                let bytes = computer.query.bytes;
                 kernels::code_keys(
-                    space.isa,
+                    computer.isa,
                     QueryCode::new(CodeMetric::Dot, bytes),
-                    cells.centres,
+                    clusters.centroids,
                     ids,
                     keys,
                 );
@@ -58,7 +69,7 @@ impl Nearest {
                 )]
                 let base = dot_base(bytes.len()) as u32;
                 let all = kernels::code_square(bytes).wrapping_sub(2 * base);
-                let squares = cells.squares();
+                let squares = clusters.squares();
                 let complete = |key: &mut u32, square: u32| {
                     *key = key.wrapping_mul(2).wrapping_add(all).wrapping_add(square);
                 };
@@ -81,7 +92,7 @@ impl Nearest {
         (self.given, self.limit, self.more) = (0, 0, first.max(1));
     }
 
-    /// The place of the next cell among those given, and the key of its centre.
+    /// The place of the next cluster among those that were compared, and the key of its centroid.
     #[inline(always)]
     pub(crate) fn next(&mut self, isa: Isa) -> Option<(usize, u32)> {
         while self.given == self.order.len() {
@@ -92,11 +103,11 @@ impl Nearest {
         }
         let word = self.order[self.given];
         self.given += 1;
-        let cell = usize::try_from(word & u64::from(u32::MAX)).ok()?;
-        Some((cell, u32::try_from(word >> 32).expect("32 bits")))
+        let cluster = usize::try_from(word & u64::from(u32::MAX)).ok()?;
+        Some((cluster, u32::try_from(word >> 32).expect("32 bits")))
     }
 
-    /// Raises the limit, by the sample, and finds the cells below it that were not below it before.
+    /// Raises the limit by help of the sample, and sorts the clusters between the old limit and the new one.
     #[inline(always)]
     fn put_in_order(&mut self, isa: Isa) {
         let before = self.sample.partition_point(|&key| u64::from(key) < self.limit);
@@ -116,14 +127,14 @@ impl Nearest {
                 within &= !kernels::at_most(isa, block, low - 1);
             }
             for place in Ones(within) {
-                let (key, cell) = (block[place as usize], first + u64::from(place));
-                self.found.push(u64::from(key) << 32 | cell);
+                let (key, cluster) = (block[place as usize], first + u64::from(place));
+                self.found.push(u64::from(key) << 32 | cluster);
             }
         }
         self.sort_by_parts();
     }
 
-    /// Puts what was found in order, by counting how much of it falls into each part.
+    /// A counting sort by key, then an insertion sort within the buckets.
     #[inline(always)]
     fn sort_by_parts(&mut self) {
         let found = &self.found;
@@ -151,7 +162,7 @@ impl Nearest {
     }
 }
 
-/// By insertion, as hardly any word has far to go; or else as any other words are sorted.
+/// Sorts by insertion while words are near their places, and like any other words if they are not.
 #[inline(always)]
 fn sort_nearly_sorted(words: &mut [u64]) {
     let mut steps = STEPS * words.len();
@@ -190,26 +201,26 @@ mod tests {
             .into_iter()
             .flat_map(|count| [(count, CodeMetric::Squared), (count, CodeMetric::Dot)])
         {
-            let (mut centres, query) = (bytes(count * DIM, 1), bytes(DIM, 2));
+            let (mut centroids, query) = (bytes(count * DIM, 1), bytes(DIM, 2));
             // Some are at the same place, and one is far from all others.
-            let (first, rest) = centres.split_at_mut(DIM);
+            let (first, rest) = centroids.split_at_mut(DIM);
             rest.chunks_exact_mut(DIM)
                 .step_by(5)
-                .for_each(|centre| centre.copy_from_slice(first));
-            centres[(count - 1) * DIM..].fill(if query[0] < 128 { 255 } else { 0 });
+                .for_each(|centroid| centroid.copy_from_slice(first));
+            centroids[(count - 1) * DIM..].fill(if query[0] < 128 { 255 } else { 0 });
             let rows = CodeRows {
-                bytes: &centres,
+                bytes: &centroids,
                 stride: DIM,
             };
             let squares = OnceLock::new();
-            let cells = Cells {
-                centres: rows,
+            let clusters = Clusters {
+                centroids: rows,
                 starts: &[],
                 layers: 1,
                 squares: &squares,
                 groups: None,
             };
-            let space = CodeSpace {
+            let computer = CodeDistances {
                 isa: Isa::best(),
                 query: QueryCode::new(metric, &query),
                 codes: rows,
@@ -221,12 +232,12 @@ mod tests {
                     .collect::<Vec<u32>>()
             }) {
                 let mut keys = vec![0; ids.len()];
-                kernels::code_keys(Isa::Portable, space.query, rows, &ids, &mut keys);
+                kernels::code_keys(Isa::Portable, computer.query, rows, &ids, &mut keys);
                 let mut wanted: Vec<(u32, usize)> = keys.into_iter().zip(0..).collect();
                 wanted.sort_unstable();
                 for first in [1, 20, 5000] {
                     let mut nearest = Nearest::default();
-                    nearest.fill(&cells, &space, first, &ids);
+                    nearest.fill(&clusters, &computer, first, &ids);
                     let next = || nearest.next(Isa::best()).map(|(place, key)| (key, place));
                     let found: Vec<(u32, usize)> = std::iter::from_fn(next).collect();
                     assert_eq!(

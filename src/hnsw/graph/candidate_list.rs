@@ -1,6 +1,6 @@
-//! The candidates of a walk, sorted.
+//! The candidates of a beam search, sorted.
 
-/// A node and its key, in one word: ordered by key, then id. The lowest bit is the pool's mark.
+/// A node and its key, in one word: ordered by key, then id. The lowest bit is the candidate list's mark.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Candidate(u64);
 
@@ -32,20 +32,20 @@ const BLOCK: usize = 8;
 const FREE: Candidate = Candidate(u64::MAX);
 
 /// The nearest candidates found so far, in one sorted array: the paper's *C* and *W* together. A
-/// candidate whose neighbours were looked at is marked and stays.
+/// candidate whose neighbors were looked at is marked and stays.
 #[derive(Debug, Default)]
-pub(crate) struct Pool {
+pub(crate) struct CandidateList {
     /// A block of zeros, nearer than all; the candidates; [`FREE`] places, up to a whole block.
     places: Vec<Candidate>,
     len: usize,
     capacity: usize,
     /// All before this are marked.
     cursor: usize,
-    /// Those from here on are never marked: nobody looks at their neighbours.
+    /// Those from here on are never marked: nobody looks at their neighbors.
     horizon: usize,
 }
 
-impl Pool {
+impl CandidateList {
     pub(crate) fn reset(&mut self, capacity: usize) {
         self.capacity = capacity.max(1);
         (self.len, self.cursor, self.horizon) = (0, 0, usize::MAX);
@@ -154,26 +154,30 @@ mod tests {
     #[test]
     fn the_pool_keeps_the_nearest_in_order() {
         for capacity in [1, 2, 7, 8, 9, 15, 16, 17, 40] {
-            let (mut pool, mut plain) = (Pool::default(), Vec::new());
-            pool.reset(capacity);
+            let (mut candidate_list, mut plain) = (CandidateList::default(), Vec::new());
+            candidate_list.reset(capacity);
             for i in 0..200u32 {
                 let key = (mix(u64::from(i) ^ mix(capacity as u64)) >> 56) as u8;
                 let new = Candidate::new(u32::from(key), i);
-                pool.push(new);
+                candidate_list.push(new);
                 plain.push(new);
                 plain.sort_unstable();
                 plain.truncate(capacity);
-                assert_eq!(pool.candidates(), plain, "capacity {capacity}, {i} pushed");
+                assert_eq!(
+                    candidate_list.candidates(),
+                    plain,
+                    "capacity {capacity}, {i} pushed"
+                );
             }
-            let nodes: Vec<u32> = std::iter::from_fn(|| pool.next()).collect();
+            let nodes: Vec<u32> = std::iter::from_fn(|| candidate_list.next()).collect();
             assert_eq!(nodes, plain.iter().map(|c| c.node()).collect::<Vec<_>>());
-            pool.push(Candidate::new(0, 0));
-            assert_eq!((pool.next(), pool.next()), (Some(0), None));
+            candidate_list.push(Candidate::new(0, 0));
+            assert_eq!((candidate_list.next(), candidate_list.next()), (Some(0), None));
 
-            pool.reset(capacity);
-            pool.look_at(5);
-            plain.iter().for_each(|&candidate| pool.push(candidate));
-            let nodes: Vec<u32> = std::iter::from_fn(|| pool.next()).collect();
+            candidate_list.reset(capacity);
+            candidate_list.look_at(5);
+            plain.iter().for_each(|&candidate| candidate_list.push(candidate));
+            let nodes: Vec<u32> = std::iter::from_fn(|| candidate_list.next()).collect();
             assert_eq!(
                 nodes,
                 plain[..capacity.min(5)]

@@ -1,172 +1,87 @@
-//! The one search loop, and the notes it keeps.
+//! The beam search of one layer (Algorithm 2), and the memory that it reuses.
 
-pub(crate) use super::candidate_list::{Candidate, Pool};
-use super::links::{Damaged, Links};
-use crate::hnsw::clusters::nearest::Nearest;
+use super::candidate_list::{Candidate, CandidateList};
+use super::distance_computer::DistanceComputer;
+use super::links::Links;
+use super::node_filter::{EveryNode, NodeFilter};
+use super::visited::Visited;
+use crate::hnsw::error::{Damaged, SearchError, Stop};
 use crate::hnsw::kernels::{self, Isa};
-use crate::hnsw::search::query::{SearchError, Stop};
 
-/// Where distances to the query come from. Keys order like the distances: smaller is nearer.
-pub(crate) trait Space {
-    /// The keys of `ids`; as many as `keys` has room for.
-    fn keys(&self, ids: &[u32], keys: &mut [u32]);
-
-    /// Bytes that a key is computed from.
-    fn bytes(&self) -> usize;
-
-    /// Says that the key of `id` will soon be asked for.
-    fn prefetch(&self, id: u32);
-}
-
-/// Which nodes a walk may go through.
-pub(crate) trait NodeFilter {
-    /// Moves those of `nodes` that it lets in to the front; gives how many.
-    fn keep(&self, nodes: &mut [u32]) -> usize;
-}
-
-/// Lets in all.
-pub(crate) struct EveryNode;
-
-impl NodeFilter for EveryNode {
-    #[inline(always)]
-    fn keep(&self, nodes: &mut [u32]) -> usize {
-        nodes.len()
-    }
-}
-
-/// The nodes already met: a bit for each, cleared through the list of touched words.
-#[derive(Debug, Default)]
-pub(crate) struct Visited {
-    words: Vec<u32>,
-    /// Places of the words that are not 0, and one more place, which may hold anything.
-    touched: Vec<u32>,
-    touched_len: usize,
-}
-
-impl Visited {
-    /// Forgets everything and makes room for `nodes`.
-    pub(crate) fn reset(&mut self, nodes: u32) {
-        for word in &self.touched[..self.touched_len] {
-            self.words[*word as usize] = 0;
-        }
-        self.touched_len = 0;
-        let words = nodes.div_ceil(32) as usize;
-        if self.words.len() < words {
-            self.words.resize(words, 0);
-            self.touched.resize(words + 1, 0);
-        }
-    }
-
-    /// True the first time that a node is met.
-    #[inline(always)]
-    pub(crate) fn insert(&mut self, node: u32) -> bool {
-        // No branch: whether a word is touched for the first time is a toss-up.
-        let word = &mut self.words[(node / 32) as usize];
-        let bit = 1u32 << (node % 32);
-        let new = *word & bit == 0;
-        self.touched[self.touched_len] = node / 32;
-        self.touched_len += usize::from(*word == 0);
-        *word |= bit;
-        new
-    }
-
-    /// Moves those of `nodes` that were not met to the front; gives how many. All are met now.
-    #[inline(always)]
-    pub(crate) fn keep_new(&mut self, nodes: &mut [u32]) -> usize {
-        let (words, touched) = (&mut self.words[..], &mut self.touched[..]);
-        let (mut kept, mut touched_len) = (0, self.touched_len);
-        for at in 0..nodes.len() {
-            let node = nodes[at];
-            let word = &mut words[(node / 32) as usize];
-            let bit = 1u32 << (node % 32);
-            let new = *word & bit == 0;
-            touched[touched_len] = node / 32;
-            touched_len += usize::from(*word == 0);
-            *word |= bit;
-            nodes[kept] = node;
-            // A damaged list may name a node twice.
-            kept += usize::from(new);
-        }
-        self.touched_len = touched_len;
-        kept
-    }
-}
-
-/// The paper's *v*, *C* and *W*, the neighbours of a hop and the entries to a layer; reused between searches.
+/// The paper's *v*, *C* and *W*, the neighbors of a hop and the entry points of a layer, reused between searches.
 #[derive(Debug, Default)]
 pub(crate) struct Scratch {
     pub(crate) visited: Visited,
-    pub(crate) pool: Pool,
+    pub(crate) candidate_list: CandidateList,
     pub(crate) fresh: Vec<u32>,
     pub(crate) arrived: Vec<u32>,
-    pub(crate) nearest: Nearest,
     pub(crate) keys: Vec<u32>,
-    /// A word for each of some cells or groups, see [`compare`](crate::hnsw::clusters::inverted_lists::compare).
+    /// A word for each of some clusters, see [`compare`](crate::hnsw::clusters::inverted_lists::compare).
     pub(crate) order: Vec<u64>,
     entries: Vec<Candidate>,
     pub(crate) nodes_visited: u64,
     pub(crate) distances: u64,
 }
 
-/// Nodes whose neighbours are looked at together once `ef` candidates are found: what they are compared by is
-/// waited for once, and nearly all of them would have their turn anyway. Fewer, if their cache lines would
-/// queue up.
+/// Candidates whose neighbors are collected and compared together, once `ef` candidates are found. Their codes
+/// are then on their way from memory at the same time, and nearly all of these candidates would be expanded
+/// anyway.
 const TOGETHER: usize = 3;
-/// Cache lines of codes that are on their way at a time are enough at so many for each neighbour.
+/// Cache lines of codes for each neighbor that may be on their way at a time. Longer codes mean fewer candidates
+/// together.
 const LINES: usize = 8;
-/// Candidates that a layer hands down, at most: one leads to the wrong cluster now and then.
+/// Entry points that a layer hands down, at most. With one, a descent ends in the wrong cluster now and then.
 const ENTRIES: usize = 8;
-/// Nodes of the layer for each of them.
+/// Nodes of the layer for each entry point.
 const NODES_AN_ENTRY: u32 = 1500;
 
-/// Rounds of a walk, of up to 100 distances each, after which it asks whether to stop.
+/// Rounds of a beam search after which it asks whether to stop. A round computes up to 100 distances.
 const CHECKED: u32 = 64;
 
-/// Searches one layer for the `ef` nodes nearest to the query (Algorithm 2), from what the pool holds.
-///
-/// Leaves them in the pool, nearest first.
+/// Searches one layer for the `ef` nodes nearest to the query (Algorithm 2), beginning with what the candidate
+/// list holds, and leaves them there.
 ///
 /// # Errors
 ///
 /// If a list names a node that the layer does not have, or the caller asked to stop.
 pub(crate) fn search_layer(
     links: Links<'_>,
-    space: &impl Space,
+    computer: &impl DistanceComputer,
     layer: usize,
     stop: Stop<'_>,
     scratch: &mut Scratch,
 ) -> Result<(), SearchError> {
-    search_among(links, space, layer, &EveryNode, stop, scratch)
+    search_among(links, computer, layer, &EveryNode, stop, scratch)
 }
 
-/// [`search_layer`] over those nodes alone that `filter` lets in; the others are not gone through.
+/// [`search_layer`] over the nodes that `filter` allows; it does not pass through others.
 ///
 /// # Errors
 ///
 /// If a list names a node that the layer does not have, or the caller asked to stop.
 pub(crate) fn search_among(
     links: Links<'_>,
-    space: &impl Space,
+    computer: &impl DistanceComputer,
     layer: usize,
     filter: &impl NodeFilter,
     stop: Stop<'_>,
     scratch: &mut Scratch,
 ) -> Result<(), SearchError> {
     scratch.visited.reset(links.count(layer));
-    for candidate in scratch.pool.candidates() {
+    for candidate in scratch.candidate_list.candidates() {
         scratch.visited.insert(candidate.node());
     }
-    go_on(links, space, layer, filter, stop, scratch)
+    go_on(links, computer, layer, filter, stop, scratch)
 }
 
-/// The rest of [`search_among`], where the nodes that were met are noted already.
+/// The rest of [`search_among`], after the candidates were marked as visited.
 ///
 /// # Errors
 ///
 /// If a list names a node that the layer does not have, or the caller asked to stop.
 pub(crate) fn go_on(
     links: Links<'_>,
-    space: &impl Space,
+    computer: &impl DistanceComputer,
     layer: usize,
     filter: &impl NodeFilter,
     stop: Stop<'_>,
@@ -176,15 +91,15 @@ pub(crate) fn go_on(
     kernels::with_instructions(
         isa,
         #[inline(always)]
-        || walk_layer(isa, links, space, layer, filter, stop, scratch),
+        || search_layer_over(isa, links, computer, layer, filter, stop, scratch),
     )
 }
 
 #[inline(always)]
-fn walk_layer(
+fn search_layer_over(
     isa: Isa,
     links: Links<'_>,
-    space: &impl Space,
+    computer: &impl DistanceComputer,
     layer: usize,
     filter: &impl NodeFilter,
     stop: Stop<'_>,
@@ -193,22 +108,22 @@ fn walk_layer(
     let count = links.count(layer);
     let Scratch {
         visited,
-        pool,
+        candidate_list,
         fresh,
         keys,
         ..
     } = scratch;
     let (mut hops, mut distances, mut damaged, mut rounds) = (0, 0, false, 0u32);
-    let together = (LINES / space.bytes().div_ceil(64)).clamp(1, TOGETHER);
+    let together = (LINES / computer.bytes().div_ceil(64)).clamp(1, TOGETHER);
     let most = together * (2 * links.m).next_multiple_of(16);
     fresh.resize(fresh.len().max(most), 0);
     keys.resize(keys.len().max(most), 0);
     loop {
         let mut met = 0;
         let mut taken = 0;
-        let wanted = if pool.is_full() { together } else { 1 };
+        let wanted = if candidate_list.is_full() { together } else { 1 };
         while taken < wanted
-            && let Some(node) = pool.next()
+            && let Some(node) = candidate_list.next()
         {
             taken += 1;
             let slots = links.slots(node, layer);
@@ -219,12 +134,12 @@ fn walk_layer(
         }
         if taken == 0 {
             // Short of candidates: the entry point leads to what links from here do not lead back to.
-            if pool.is_full() || count == 0 || !visited.insert(0) || filter.keep(&mut [0]) == 0 {
+            if candidate_list.is_full() || count == 0 || !visited.insert(0) || filter.keep(&mut [0]) == 0 {
                 break;
             }
-            space.keys(&[0], &mut keys[..1]);
+            computer.keys(&[0], &mut keys[..1]);
             distances += 1;
-            pool.push(Candidate::new(keys[0], 0));
+            candidate_list.push(Candidate::new(keys[0], 0));
             continue;
         }
         rounds = rounds.wrapping_add(1);
@@ -233,20 +148,20 @@ fn walk_layer(
         }
         let (ids, keys) = (&fresh[..met], &mut keys[..met]);
         for &id in ids {
-            space.prefetch(id);
+            computer.prefetch(id);
         }
         for place in 0..together {
-            if let Some(upcoming) = pool.upcoming(place) {
+            if let Some(upcoming) = candidate_list.upcoming(place) {
                 kernels::prefetch(links.slots(upcoming, layer).as_flattened());
             }
         }
         hops += taken as u64;
-        space.keys(ids, keys);
+        computer.keys(ids, keys);
         distances += met as u64;
-        pool.reserve(met);
+        candidate_list.reserve(met);
         for (&id, &key) in ids.iter().zip(&*keys) {
             let new = Candidate::new(key, id);
-            if new < pool.threshold() && pool.insert(new) {
+            if new < candidate_list.threshold() && candidate_list.insert(new) {
                 kernels::prefetch(links.slots(id, layer).as_flattened());
             }
         }
@@ -260,7 +175,7 @@ fn walk_layer(
     Ok(())
 }
 
-/// Descends from the entry point to `layer` (the first loop of Algorithm 5) and leaves the pool ready for a
+/// Descends from the entry point to `layer` (the first loop of Algorithm 5) and leaves the candidate list ready for a
 /// search of that layer with `ef` candidates.
 ///
 /// # Errors
@@ -268,33 +183,37 @@ fn walk_layer(
 /// If a list names a node that its layer does not have, or the caller asked to stop.
 pub(crate) fn descend(
     links: Links<'_>,
-    space: &impl Space,
+    computer: &impl DistanceComputer,
     layer: usize,
     ef: usize,
     stop: Stop<'_>,
     scratch: &mut Scratch,
 ) -> Result<(), SearchError> {
     let mut key = [0];
-    space.keys(&[0], &mut key);
+    computer.keys(&[0], &mut key);
     scratch.distances += 1;
-    scratch.pool.reset(1);
-    scratch.pool.push(Candidate::new(key[0], 0));
+    scratch.candidate_list.reset(1);
+    scratch.candidate_list.push(Candidate::new(key[0], 0));
     for above in (layer + 1..=links.top()).rev() {
         let entries = (links.levels[above] / NODES_AN_ENTRY) as usize;
         enter(scratch, entries.clamp(1, ENTRIES));
-        search_layer(links, space, above, stop, scratch)?;
+        search_layer(links, computer, above, stop, scratch)?;
     }
     enter(scratch, ef);
     Ok(())
 }
 
-/// Makes what the pool holds the entries of a search with `ef` candidates.
+/// Makes what the candidate list holds the entry points of a search with `ef` candidates.
 fn enter(scratch: &mut Scratch, ef: usize) {
-    let Scratch { pool, entries, .. } = scratch;
+    let Scratch {
+        candidate_list,
+        entries,
+        ..
+    } = scratch;
     entries.clear();
-    entries.extend_from_slice(pool.candidates());
-    pool.reset(ef);
+    entries.extend_from_slice(candidate_list.candidates());
+    candidate_list.reset(ef);
     for entry in &*entries {
-        pool.push(Candidate::new(entry.key(), entry.node()));
+        candidate_list.push(Candidate::new(entry.key(), entry.node()));
     }
 }

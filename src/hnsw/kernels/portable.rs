@@ -1,7 +1,7 @@
 //! The kernels in plain Rust: the definition of what the others compute.
 
-use super::{CodeMetric, CodeRows, FloatMetric, LANES, Le32, QueryCode, Sums, dot_base, fold};
-use crate::hnsw::graph::links::NO_LINK;
+use super::types::{CodeMetric, CodeRows, FloatMetric, LANES, QueryCode, Sums, dot_base, fold};
+use crate::hnsw::ids::{Le32, NO_LINK};
 
 #[inline(always)]
 pub(crate) fn unmet(slots: &[Le32], met: &[u32], count: u32, out: &mut [u32]) -> (usize, bool) {

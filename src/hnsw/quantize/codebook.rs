@@ -1,4 +1,4 @@
-//! Eight-bit codes: what the walk looks at instead of the vectors.
+//! Eight-bit codes: what the beam search looks at instead of the vectors.
 //!
 //! One scale serves all components, so the distance between two codes is an integer sum and needs no
 //! table. For squared distances the code is `(x - offset) / scale`; for inner products it is relative
@@ -6,14 +6,14 @@
 
 use rayon::prelude::*;
 
-use super::rounding::LengthKept;
+use super::length_kept::{LengthKept, WHOLE};
 use crate::hnsw::kernels::{
     CodeMetric, CodeRows, FloatMetric, Isa, QueryCode, code_keys, dot_base, float_sums, in_lanes,
     with_instructions,
 };
 use crate::hnsw::metric::VectorMetric;
 
-/// Shorter vectors are walked over as they are: they fill one cache line, and a code no less.
+/// Shorter vectors are searched as they are: they fill one cache line, and a code no less.
 pub(crate) const LEAST_DIM: usize = 17;
 
 /// How numbers become codes.
@@ -128,7 +128,7 @@ impl Codebook {
     /// Encodes a query. Only the direction of a query matters to an inner product, so there it gets the
     /// scale that suits it.
     ///
-    /// False if the query lies so far outside of the codes' range that they would mislead the walk.
+    /// False if the query lies so far outside of the codes' range that they would mislead the beam search.
     pub(crate) fn encode_query(&self, query: &[f32], code: &mut [u8]) -> bool {
         match self.metric {
             CodeMetric::Dot => {
@@ -186,28 +186,25 @@ impl Codebook {
     }
 }
 
-/// Numbers from here on are whole. Conversions to integers, which saturate, are not done many at a time; additions are.
-pub(crate) const WHOLE: f32 = 8_388_608.0;
-
 #[inline(always)]
 fn round_to_code(x: f32, least: f32) -> u8 {
     // The lowest byte of the bits is the number's.
     (x.clamp(least, 255.0) + WHOLE).to_bits().to_le_bytes()[0]
 }
 
-/// Points among which the codes are tried, and points whose neighbours are looked for.
+/// Points among which the codes are tried, and points whose neighbors are looked for.
 const TRIED: u32 = 8192;
 const TRIALS: usize = 48;
-/// Neighbours looked for, and the candidates among which the codes must put them.
+/// Neighbors looked for, and the candidates among which the codes must put them.
 const WANTED: usize = 10;
 const GIVEN: usize = 30;
-/// The share of the neighbours that must be there.
+/// The share of the neighbors that must be there.
 const FAITHFUL: f64 = 0.95;
 
 impl Codebook {
     /// Whether codes find the nearest of a sample. They do not when clusters are far apart and small: then
-    /// all points of a cluster have one code, and the walk must use the vectors.
-    pub(crate) fn tells_apart(
+    /// all points of a cluster have one code, and the beam search must use the vectors.
+    pub(crate) fn passes_fidelity_check(
         &self,
         dim: usize,
         count: u32,

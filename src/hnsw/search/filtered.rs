@@ -1,48 +1,37 @@
 //! Search among the allowed rows only.
 //!
-//! The cheapest way is taken, by a model of costs ([`cheapest`]):
+//! [`cheapest`] chooses one of four strategies by their estimated cost:
 //!
-//! - look at the vectors of all allowed rows: the answer is exact;
-//! - compare the codes of all allowed rows, and decide among the nearest by their vectors;
-//! - compare those in the cells nearest to the query, and walk from the nearest of them to their neighbours,
-//!   over allowed nodes only;
-//! - walk the graph as if nothing were filtered, but wider, and keep what is allowed. If that leaves too few, or
-//!   only far ones, because the query's neighbourhood is not where the allowed rows are, look for more in the cells.
+//! - compare the vectors of all allowed rows; the answer is exact;
+//! - compare the codes of all allowed rows, and re-rank the nearest by their vectors;
+//! - probe the clusters nearest to the query, then search from what they gave over allowed nodes only;
+//! - search the graph as if there were no filter, with a longer candidate list, and keep what is allowed. If that
+//!   leaves too few candidates, or only far ones, the clusters are probed too.
 //!
-//! If no more rows are allowed than candidates would be kept, each of them is looked at.
+//! If no more rows are allowed than the candidate list would hold, all of them are compared.
 
 use super::allowed_nodes::{AllowedNodes, nodes_of_rows};
+use super::beam_search::beam_search;
+use super::context::SearchContext;
 use super::cost_model::{cheapest, enough, expected_within, width};
-use super::probe::AllowedCells;
+use super::options::{SearchOptions, SearchOutcome, SearchStrategy};
+use super::prepare::{SearchOver, with_distances};
+use super::probe::ClusterProbe;
 use super::probe_budget::{Plan, with_spare};
-use super::query::{Notes, Query, SearchError, SearchOptions, SearchOutcome, Stop, walk};
-use super::rerank::Decide;
-use crate::hnsw::graph::distance_computer::{CodeSpace, Walk, with_space};
-use crate::hnsw::graph::links::Parts;
-use crate::hnsw::graph::search_layer::{Candidate, Scratch, Space, search_among};
+use super::rerank::Rerank;
+use crate::hnsw::clusters::nearest::Nearest;
+use crate::hnsw::error::{SearchError, Stop};
+use crate::hnsw::graph::candidate_list::Candidate;
+use crate::hnsw::graph::distance_computer::{CodeDistances, DistanceComputer};
+use crate::hnsw::graph::search_layer::{Scratch, search_among};
 use crate::hnsw::kernels::{self, Isa, Ones};
+use crate::hnsw::parts::Parts;
 use crate::hnsw::quantize::rounding::Rounding;
+use crate::hnsw::query_vector::Query;
 use crate::hnsw::row_set::RowSet;
 
-/// How to search.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum SearchWay {
-    /// The cheapest by a model of costs.
-    #[default]
-    Auto,
-    /// Look at the vector of every row, or of every allowed one; exact.
-    Exact,
-    /// Compare the codes of all allowed rows; without such, as [`Graph`](Self::Graph).
-    Codes,
-    /// Compare the codes of the allowed rows that are in the cells nearest to the query; without such, as
-    /// [`Graph`](Self::Graph).
-    Cells,
-    /// Walk the graph. Like the others it is exact if `ef` is as many as there are nodes.
-    Graph,
-}
-
-/// The fewest rows in a hundred that must be allowed for a walk from allowed row to allowed row.
+/// The selectivity in percent from which on the probe is followed by a beam search over allowed nodes. Below it,
+/// allowed nodes are hardly ever neighbors.
 const CONNECTED: u64 = 1;
 
 /// Finds the nearest allowed rows.
@@ -51,83 +40,88 @@ pub(crate) fn search(
     query: &Query<'_>,
     options: &SearchOptions<'_>,
     allowed: &RowSet,
-    notes: &mut Notes,
+    context: &mut SearchContext,
 ) -> Result<SearchOutcome, SearchError> {
     let nodes = parts.node_count() as usize;
     let ef = options.ef.max(options.k).min(nodes);
     let count = allowed.count();
     let few = usize::try_from(count).unwrap_or(usize::MAX) <= ef || ef == nodes;
-    let way = match options.way {
-        SearchWay::Auto if few => SearchWay::Exact,
-        SearchWay::Auto => cheapest(parts, count, options.k, ef),
+    let strategy = match options.strategy {
+        SearchStrategy::Auto if few => SearchStrategy::Exact,
+        SearchStrategy::Auto => cheapest(parts, count, options.k, ef),
         chosen => chosen,
     };
-    if way == SearchWay::Exact {
-        return exact(parts, query, options, allowed, &notes.scratch);
+    if strategy == SearchStrategy::Exact {
+        return exact(parts, query, options, allowed, &context.scratch);
     }
     let nodes = &AllowedNodes::new(parts, allowed);
-    let mut decide = Decide::new(parts, query, options);
+    let mut rerank = Rerank::new(parts, query, options);
     let mut known = Vec::new();
-    if way == SearchWay::Graph {
-        let (found, rounding) = walk_wider(query, options, ef, nodes, notes)?;
+    if strategy == SearchStrategy::Graph {
+        let (found, rounding) = search_wider(query, options, ef, nodes, context)?;
         known = found.candidates;
         if found.counts {
-            decide.candidates(&known, rounding, Some(allowed))?;
-            return Ok(decide.finish(&notes.scratch, false));
+            rerank.candidates(&known, rounding, Some(allowed))?;
+            return Ok(rerank.finish(&context.scratch, false));
         }
     }
     let kept = ef.max(with_spare(options.k));
-    let Notes { scratch, code } = notes;
-    let in_cells = parts
-        .cells
-        .filter(|_| way != SearchWay::Codes)
-        .map(|cells| AllowedCells {
-            listed: nodes.by_cell(&cells),
+    let SearchContext {
+        scratch,
+        nearest,
+        code,
+    } = context;
+    let in_clusters = parts
+        .clusters
+        .filter(|_| strategy != SearchStrategy::Codes)
+        .map(|clusters| ClusterProbe {
             allowed: nodes,
-            cells,
+            clusters,
         });
-    let plan = |codes: &CodeSpace<'_>| Plan::new(options, ef, way == SearchWay::Graph, nodes, codes);
-    let rounding = with_space(parts, query, code, |space| match (space, in_cells) {
-        (Walk::Codes(codes, rounding), Some(cells)) => {
-            look_into_cells(&cells, codes, codes, plan(codes), &known, scratch).map(|()| rounding)
+    let plan =
+        |codes: &CodeDistances<'_>| Plan::new(options, ef, strategy == SearchStrategy::Graph, nodes, codes);
+    let rounding = with_distances(parts, query, code, |computer| match (computer, in_clusters) {
+        (SearchOver::Codes(codes, rounding), Some(clusters)) => {
+            probe_clusters(&clusters, codes, codes, plan(codes), &known, nearest, scratch).map(|()| rounding)
         }
-        (Walk::Codes(codes, rounding), None) => {
+        (SearchOver::Codes(codes, rounding), None) => {
             compare_all(codes, nodes, kept, Stop(options.stop), scratch).map(|()| rounding)
         }
-        // Distances from the code that is nearest to the query are none from the query, but order cells much as those do.
-        (Walk::Floats(rows, Some(codes)), Some(cells)) => {
-            look_into_cells(&cells, codes, rows, plan(codes), &known, scratch).map(|()| Rounding::default())
+        // Distances from the code that is nearest to the query are none from the query, but order clusters much as those do.
+        (SearchOver::Floats(rows, Some(codes)), Some(clusters)) => {
+            probe_clusters(&clusters, codes, rows, plan(codes), &known, nearest, scratch)
+                .map(|()| Rounding::default())
         }
-        (Walk::Floats(rows, _), _) => {
+        (SearchOver::Floats(rows, _), _) => {
             compare_all(rows, nodes, kept, Stop(options.stop), scratch).map(|()| Rounding::default())
         }
     })?;
-    decide.candidates(scratch.pool.candidates(), rounding, Some(allowed))?;
-    Ok(decide.finish(scratch, false))
+    rerank.candidates(scratch.candidate_list.candidates(), rounding, Some(allowed))?;
+    Ok(rerank.finish(scratch, false))
 }
 
-/// What a walk through all nodes found.
+/// What a beam search over all nodes found.
 struct Found {
     /// The allowed ones, nearest first.
     candidates: Vec<Candidate>,
-    /// Whether they are as many, and as near, as they would be if the filter had nothing to do with the query.
+    /// Whether the candidates are as many and as near as a filter leaves that is independent of the query.
     counts: bool,
 }
 
-/// Walks the graph as if nothing were filtered, but wider.
-fn walk_wider(
+/// Searches the graph as if there were no filter, with a longer candidate list.
+fn search_wider(
     query: &Query<'_>,
     options: &SearchOptions<'_>,
     ef: usize,
     allowed: &AllowedNodes<'_>,
-    notes: &mut Notes,
+    context: &mut SearchContext,
 ) -> Result<(Found, Rounding), SearchError> {
     let (parts, count) = (allowed.parts, allowed.rows.count());
     let width = width(parts, count, options.k, ef).min(parts.node_count() as usize);
-    let rounding = walk(parts, query, width, Stop(options.stop), notes)?;
+    let rounding = beam_search(parts, query, width, Stop(options.stop), context)?;
     let limit = expected_within(parts, count, options.k);
     let (mut candidates, mut near) = (Vec::new(), 0);
-    for (rank, candidate) in notes.scratch.pool.candidates().iter().enumerate() {
+    for (rank, candidate) in context.scratch.candidate_list.candidates().iter().enumerate() {
         if allowed.admits(candidate.node()) {
             candidates.push(candidate.unmarked());
             near += usize::from(rank <= limit);
@@ -137,30 +131,31 @@ fn walk_wider(
     Ok((Found { candidates, counts }, rounding))
 }
 
-/// Leaves near allowed nodes in the pool: those in the nearest cells, and their neighbours. What lies just
-/// beyond a cell's edge is a neighbour of what lies within.
-fn look_into_cells(
-    cells: &AllowedCells<'_>,
-    codes: &CodeSpace<'_>,
-    rows: &impl Space,
+/// Leaves near allowed nodes in the candidate list: those of the nearest clusters, and their neighbors. What lies
+/// just beyond the edge of a cluster is a neighbor of what lies within.
+fn probe_clusters(
+    clusters: &ClusterProbe<'_>,
+    codes: &CodeDistances<'_>,
+    rows: &impl DistanceComputer,
     plan: Plan<'_>,
     known: &[Candidate],
+    nearest: &mut Nearest,
     scratch: &mut Scratch,
 ) -> Result<(), SearchError> {
-    let allowed = cells.allowed;
-    let all = cells.search(codes, rows, plan, known, scratch)?;
+    let allowed = clusters.allowed;
+    let all = clusters.search(codes, rows, plan, known, nearest, scratch)?;
     if all || allowed.rows.count().saturating_mul(100) < allowed.parts.row_count() * CONNECTED {
         return Ok(());
     }
     search_among(allowed.parts.links, rows, 0, allowed, plan.stop, scratch)
 }
 
-/// Codes that are on their way from memory while others are compared.
+/// Codes that are prefetched while others are compared.
 const BLOCK: usize = 32;
 
-/// Leaves the nearest allowed nodes in the pool.
+/// Compares all allowed nodes and leaves the nearest in the candidate list.
 fn compare_all(
-    space: &impl Space,
+    computer: &impl DistanceComputer,
     allowed: &AllowedNodes<'_>,
     kept: usize,
     stop: Stop<'_>,
@@ -168,13 +163,13 @@ fn compare_all(
 ) -> Result<(), SearchError> {
     let parts = allowed.parts;
     let Scratch {
-        pool,
+        candidate_list,
         keys,
         visited,
         fresh,
         ..
     } = scratch;
-    pool.reset(kept);
+    candidate_list.reset(kept);
     let nodes = if let Some(listed) = allowed.listed() {
         listed
     } else {
@@ -191,17 +186,17 @@ fn compare_all(
     let isa = Isa::best();
     keys.resize(keys.len().max(BLOCK), 0);
     let mut blocks = nodes.chunks(BLOCK).peekable();
-    nodes.iter().take(BLOCK).for_each(|&node| space.prefetch(node));
+    nodes.iter().take(BLOCK).for_each(|&node| computer.prefetch(node));
     while let Some(block) = blocks.next() {
         if let Some(next) = blocks.peek() {
-            next.iter().for_each(|&node| space.prefetch(node));
+            next.iter().for_each(|&node| computer.prefetch(node));
         }
         let keys = &mut keys[..block.len()];
-        space.keys(block, keys);
+        computer.keys(block, keys);
         // Hardly any gets in once there are some.
-        for place in Ones(kernels::at_most(isa, keys, pool.threshold().key())) {
+        for place in Ones(kernels::at_most(isa, keys, candidate_list.threshold().key())) {
             let place = place as usize;
-            pool.push(Candidate::new(keys[place], block[place]));
+            candidate_list.push(Candidate::new(keys[place], block[place]));
         }
         stop.check()?;
     }
@@ -209,7 +204,7 @@ fn compare_all(
     Ok(())
 }
 
-/// Looks at the vector of every allowed row.
+/// Compares the vectors of all allowed rows.
 fn exact(
     parts: &Parts<'_>,
     query: &Query<'_>,
@@ -217,7 +212,7 @@ fn exact(
     allowed: &RowSet,
     scratch: &Scratch,
 ) -> Result<SearchOutcome, SearchError> {
-    let mut decide = Decide::new(parts, query, options);
+    let mut rerank = Rerank::new(parts, query, options);
     let mut block = Vec::with_capacity(BLOCK);
     let mut nodes = nodes_of_rows(parts, allowed);
     loop {
@@ -230,10 +225,10 @@ fn exact(
                 .inspect(|&(_, node)| parts.vectors.prefetch(node)),
         );
         if block.is_empty() {
-            return Ok(decide.finish(scratch, true));
+            return Ok(rerank.finish(scratch, true));
         }
         for &(row, node) in &block {
-            decide.row(row, node);
+            rerank.row(row, node);
         }
     }
 }

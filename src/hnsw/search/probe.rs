@@ -1,59 +1,60 @@
-//! Looks into cells: the nearest allowed nodes of those groups of nodes that are nearest to the query.
+//! Probes clusters: compares the allowed nodes of the clusters nearest to a query.
 
-use super::allowed_by_cluster::Listed;
 use super::allowed_nodes::AllowedNodes;
 use super::probe_budget::Plan;
-use super::query::SearchError;
-use crate::hnsw::clusters::inverted_lists::Cells;
-use crate::hnsw::graph::distance_computer::CodeSpace;
-use crate::hnsw::graph::links::Damaged;
-use crate::hnsw::graph::search_layer::{Candidate, Scratch, Space};
+use crate::hnsw::clusters::inverted_lists::Clusters;
+use crate::hnsw::clusters::nearest::Nearest;
+use crate::hnsw::error::{Damaged, SearchError};
+use crate::hnsw::graph::candidate_list::Candidate;
+use crate::hnsw::graph::distance_computer::{CodeDistances, DistanceComputer};
+use crate::hnsw::graph::search_layer::Scratch;
 use crate::hnsw::kernels::{self, Ones};
 
-/// Cells that are put in order besides those that are expected to be needed.
+/// Clusters that are ranked besides those that will probably be needed.
 const FIRST: usize = 16;
-/// Codes that are on their way from memory while others are compared.
+/// Codes that are prefetched while others are compared.
 const BATCH: usize = 48;
 
-/// The cells of an index, and the rows that are looked for in them.
-pub(crate) struct AllowedCells<'a> {
-    pub(crate) cells: Cells<'a>,
+/// The clusters of an index, and the nodes that may be found in them.
+pub(crate) struct ClusterProbe<'a> {
+    pub(crate) clusters: Clusters<'a>,
     pub(crate) allowed: &'a AllowedNodes<'a>,
-    /// All allowed nodes, if they are known.
-    pub(crate) listed: Option<&'a Listed>,
 }
 
-impl AllowedCells<'_> {
-    /// Leaves the nearest of `known` and of the allowed nodes of the nearest cells in the pool. True if these were all
-    /// cells. What is known must be in order. Cells are ordered by their codes, `rows` compares the nodes.
+impl ClusterProbe<'_> {
+    /// Leaves the nearest of `known` and of the allowed nodes of the nearest clusters in the candidate list.
+    /// True if every cluster was probed.
+    ///
+    /// `known` must be sorted. Clusters are ranked by their codes; `rows` compares the nodes.
     pub(crate) fn search(
         &self,
-        codes: &CodeSpace<'_>,
-        rows: &impl Space,
+        codes: &CodeDistances<'_>,
+        rows: &impl DistanceComputer,
         plan: Plan<'_>,
         known: &[Candidate],
+        nearest: &mut Nearest,
         scratch: &mut Scratch,
     ) -> Result<bool, SearchError> {
         kernels::with_instructions(
             codes.isa,
             #[inline(always)]
-            || self.look(codes, rows, plan, known, scratch),
+            || self.look(codes, rows, plan, known, nearest, scratch),
         )
     }
 
-    /// Writes the allowed nodes of a cell to `found`, from place `count` on. Gives where they end, and how many nodes the
-    /// cell has.
+    /// Writes the allowed nodes of a cluster to `found`, from place `count` on. Gives where they end and how
+    /// many nodes the cluster has.
     #[inline(always)]
     fn allowed_of(
         &self,
-        cell: usize,
+        cluster: usize,
         node_count: u32,
         found: &mut Vec<u32>,
         mut count: usize,
     ) -> Result<(usize, usize), Damaged> {
         let mut seen = 0;
-        for layer in 0..self.cells.layers {
-            let range = self.cells.nodes(cell, layer);
+        for layer in 0..self.clusters.layers {
+            let range = self.clusters.nodes(cluster, layer);
             if range.end > node_count {
                 return Err(Damaged { section: "cells" });
             }
@@ -63,48 +64,44 @@ impl AllowedCells<'_> {
         Ok((count, seen))
     }
 
-    /// The cells that hold so many allowed nodes, about, if the filter has nothing to do with the query.
-    fn cells_for(&self, allowed_nodes: usize) -> usize {
+    /// About how many clusters hold so many allowed nodes, if the filter is independent of the query.
+    fn clusters_for(&self, allowed_nodes: usize) -> usize {
         let nodes = f64::from(self.allowed.parts.node_count());
-        let cells = allowed_nodes as f64 / self.allowed.share() * self.cells.count() as f64 / nodes;
+        let clusters =
+            allowed_nodes as f64 / self.allowed.selectivity() * self.clusters.count() as f64 / nodes;
         #[expect(
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,
             reason = "saturates, which is meant"
         )]
-        let cells = cells as usize;
-        cells.min(self.cells.count())
+        let clusters = clusters as usize;
+        clusters.min(self.clusters.count())
     }
 
     #[inline(always)]
     fn look(
         &self,
-        codes: &CodeSpace<'_>,
-        rows: &impl Space,
+        codes: &CodeDistances<'_>,
+        rows: &impl DistanceComputer,
         plan: Plan<'_>,
         known: &[Candidate],
+        nearest: &mut Nearest,
         scratch: &mut Scratch,
     ) -> Result<bool, SearchError> {
         let Scratch {
-            pool,
+            candidate_list,
             keys,
-            nearest,
             fresh: arriving,
             arrived,
             ..
         } = scratch;
-        let first = self.cells_for(plan.patience);
-        let cells = if let Some(listed) = self.listed {
-            listed.cells()
-        } else {
-            arriving.clear();
-            arriving.extend((0..).take(self.cells.count()));
-            &*arriving
-        };
-        let compared_cells = cells.len();
-        nearest.fill(&self.cells, codes, FIRST + first + first / 4, cells);
-        pool.reset(plan.ef.max(plan.k));
-        known.iter().for_each(|&candidate| pool.push(candidate));
+        let first = self.clusters_for(plan.patience);
+        let compared_clusters = self.clusters.count();
+        arriving.clear();
+        arriving.extend((0..).take(compared_clusters));
+        nearest.fill(&self.clusters, codes, FIRST + first + first / 4, arriving);
+        candidate_list.reset(plan.ef.max(plan.k));
+        known.iter().for_each(|&candidate| candidate_list.push(candidate));
         let (mut compared, mut improved, mut seen, mut reached) = (0, 0, 0, 0);
         let node_count = self.allowed.parts.node_count();
         let (mut coming, mut came) = (0, 0);
@@ -116,20 +113,13 @@ impl AllowedCells<'_> {
                     break;
                 };
                 let before = coming;
-                if let Some(listed) = self.listed {
-                    let nodes = listed.of(place);
-                    coming += nodes.len();
-                    arriving.resize(arriving.len().max(coming), 0);
-                    arriving[before..coming].copy_from_slice(nodes);
-                } else {
-                    let (end, members) = self.allowed_of(place, node_count, arriving, coming)?;
-                    coming = end;
-                    seen += members;
-                }
+                let (end, members) = self.allowed_of(place, node_count, arriving, coming)?;
+                coming = end;
+                seen += members;
                 if coming > before {
                     reached = key;
                 }
-                // Cells that overlap would be looked into for ever.
+                // Clusters that overlap would be looked into for ever.
                 if seen > node_count as usize {
                     return Err(Damaged { section: "cells" }.into());
                 }
@@ -141,15 +131,19 @@ impl AllowedCells<'_> {
             rows.keys(&arrived[..came], &mut keys[..came]);
             for (nodes, keys) in arrived[..came].chunks(64).zip(keys.chunks(64)) {
                 // Hardly any gets in once there are some.
-                let limit = pool.threshold().key();
+                let limit = candidate_list.threshold().key();
                 for place in Ones(kernels::at_most(codes.isa, &keys[..nodes.len()], limit)) {
                     let place = place as usize;
                     let new = Candidate::new(keys[place], nodes[place]);
-                    if new < pool.threshold() && known.binary_search(&new).is_err() {
-                        if pool.candidates().get(plan.k - 1).is_none_or(|&kth| new < kth) {
+                    if new < candidate_list.threshold() && known.binary_search(&new).is_err() {
+                        if candidate_list
+                            .candidates()
+                            .get(plan.k - 1)
+                            .is_none_or(|&kth| new < kth)
+                        {
                             improved = compared + place + 1;
                         }
-                        pool.push(new);
+                        candidate_list.push(new);
                     }
                 }
                 compared += nodes.len();
@@ -157,8 +151,8 @@ impl AllowedCells<'_> {
             let all = last && coming == 0;
             let idle = compared - improved;
             let far = |kth: &Candidate| idle >= plan.most || plan.reach.ends(kth.key(), reached);
-            if all || idle >= plan.patience && pool.candidates().get(plan.k - 1).is_some_and(far) {
-                scratch.distances += (compared_cells + compared) as u64;
+            if all || idle >= plan.patience && candidate_list.candidates().get(plan.k - 1).is_some_and(far) {
+                scratch.distances += (compared_clusters + compared) as u64;
                 return Ok(all);
             }
             plan.stop.check()?;

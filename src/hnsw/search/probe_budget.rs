@@ -1,85 +1,96 @@
-//! How long to look into cells.
+//! How many clusters a filtered search probes.
 //!
-//! A look ends when the last of so many rows that was among the `k` nearest is long past, and cells have come to be
-//! farther than the `k`-th nearest by a margin. Near queries are answered soon, by both; a query that is far from all that
-//! is allowed has many rows nearly as far as the nearest, and goes on for longer.
+//! A probe ends when two things hold. The last `patience` allowed rows that were compared did not improve the
+//! answer. And the centroid of the next cluster is farther than the `k`-th nearest row by a margin. A query near
+//! allowed rows meets both soon. A query far from all allowed rows has many rows at nearly the same distance and
+//! goes on for longer.
 
 use super::allowed_nodes::AllowedNodes;
-use super::query::{SearchOptions, Stop};
-use crate::hnsw::graph::distance_computer::CodeSpace;
+use super::options::SearchOptions;
+use crate::hnsw::error::Stop;
+use crate::hnsw::graph::distance_computer::CodeDistances;
 use crate::hnsw::kernels::{CodeMetric, code_square, dot_base};
 
-/// Allowed rows, for each of `ef`, that are compared though none of them improves the answer; and as long as cells are
-/// within reach.
+/// Allowed rows that are compared without an improvement before a probe may end, for each of `ef`. More raise
+/// recall and time.
 const PATIENCE: usize = 8;
+/// The most allowed rows that are compared without an improvement, for each of `ef`, however near the next
+/// cluster is. It trades recall of queries that are far from all allowed rows against their time;
+/// `benches/engine` shows both (`-- filters`).
 const MOST: f64 = 54.0;
-/// Where a smaller share than this is allowed, and fewer nodes than that, there is less to find: [`MOST`] is less, by this
-/// power of how much smaller, but not less than that.
+/// A selectivity below which the limit [`MOST`] shrinks, because fewer rows are there to be found.
 const SCARCE: f64 = 0.2;
+/// A number of allowed nodes below which the limit shrinks as well.
 const SCARCE_NODES: f64 = 40_000.0;
+/// The power by which the limit shrinks.
 const SCARCER: f64 = 1.2;
+/// The limit never shrinks below this.
 const LEAST_MOST: f64 = 16.0;
-/// More cells than this have more that are nearly as far as the nearest: up to [`MOST`] times how many times more.
-const MANY_CELLS: f64 = 3125.0;
-/// Where a greater share is, the walk from the nearest that were found finds the others: [`MOST`] in proportion.
+/// A number of clusters beyond which the limit grows in proportion, because more clusters are nearly as far as
+/// the nearest.
+const MANY_CLUSTERS: f64 = 3125.0;
+/// A selectivity above which the limit shrinks in inverse proportion: the beam search that follows finds the
+/// rest.
 const PLENTY: f64 = 0.35;
-/// A smaller `ef` counts as this for both.
+/// A smaller `ef` counts as this in both limits.
 const LEAST_EF: usize = 48;
-/// How far cells are within reach, by the root of the dimension: the more numbers there are, the less do distances differ.
-/// Inner products have no distance of 0: theirs is counted from the greatest product that there could be, from which all are
-/// far.
+/// The margin between the `k`-th nearest row and the next centroid, as a share of the distance, times the root of
+/// the dimension. Distances of longer vectors differ less, so the margin is smaller for them.
 const REACH: f64 = 1.5;
+/// The same under the inner product, whose distances are counted from the greatest product that is possible.
 const REACH_OF_PRODUCTS: f64 = 0.75;
-/// How many times as far a look goes after a walk that failed.
+/// How many times the margin is wider after a beam search that found too little.
 const DOUBT: f64 = 2.0;
 
-/// Rows wanted and half as many more, as codes do not order the last of the nearest quite as their vectors do.
+/// The rows wanted and half as many more. Codes rank the last of the nearest rows less reliably than vectors do.
 pub(crate) fn with_spare(k: usize) -> usize {
     k.saturating_add(k / 2)
 }
 
-/// Candidates that a look keeps for an answer as good as that of a walk of `ef`.
+/// The length of the candidate list of a probe that is as good as a beam search with `ef` candidates.
 pub(crate) fn kept(ef: usize, k: usize) -> usize {
     (ef / 2).max(with_spare(k))
 }
 
-/// The nodes that a look compares at most for each of `ef`, if this share of so many in so many cells is allowed.
-fn most_for_each(share: f64, nodes: u32, cells: usize) -> f64 {
-    let many = (cells as f64 / MANY_CELLS).max(1.0);
+/// The most nodes that a probe compares without an improvement, for each of `ef`, at this selectivity of so many
+/// nodes in so many clusters.
+fn most_for_each(share: f64, nodes: u32, clusters: usize) -> f64 {
+    let many = (clusters as f64 / MANY_CLUSTERS).max(1.0);
     let scarce = (share / SCARCE).max(share * f64::from(nodes) / SCARCE_NODES);
     let part = scarce.powf(SCARCER).min(many).min(PLENTY / share);
     (MOST * part).max(LEAST_MOST)
 }
 
-/// How to look into cells.
+/// When a probe ends.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Plan<'s> {
     /// Rows wanted.
     pub(crate) k: usize,
-    /// Candidates kept: fewer than a walk keeps, unless all are wanted.
+    /// The length of the candidate list. Shorter than that of a beam search, unless every node is wanted.
     pub(crate) ef: usize,
-    /// Allowed nodes compared, after the last that was among the `k` nearest, before the search may end.
+    /// Allowed nodes that must be compared without an improvement of the `k` nearest before the probe may
+    /// end.
     pub(crate) patience: usize,
-    /// And before it ends wherever it is.
+    /// Allowed nodes without an improvement after which the probe ends in any case.
     pub(crate) most: usize,
-    /// How far it must have come to end before that.
+    /// How far the next centroid must be for the probe to end before that.
     pub(crate) reach: Reach,
     pub(crate) stop: Stop<'s>,
 }
 
 impl<'s> Plan<'s> {
-    /// For an answer as good as that of `ef` candidates.
+    /// The budget of a probe that is as good as a beam search with `ef` candidates.
     pub(crate) fn new(
         options: &SearchOptions<'s>,
         ef: usize,
-        walk_failed: bool,
+        beam_search_failed: bool,
         allowed: &AllowedNodes<'_>,
-        space: &CodeSpace<'_>,
+        computer: &CodeDistances<'_>,
     ) -> Self {
-        let doubt = if walk_failed { DOUBT } else { 1.0 };
+        let doubt = if beam_search_failed { DOUBT } else { 1.0 };
         let counted = ef.max(LEAST_EF);
-        let cells = allowed.parts.cells.map_or(0, |cells| cells.count());
-        let most = most_for_each(allowed.share(), allowed.parts.node_count(), cells);
+        let clusters = allowed.parts.clusters.map_or(0, |clusters| clusters.count());
+        let most = most_for_each(allowed.selectivity(), allowed.parts.node_count(), clusters);
         #[expect(
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,
@@ -95,38 +106,39 @@ impl<'s> Plan<'s> {
             },
             patience: counted.saturating_mul(PATIENCE),
             most,
-            reach: Reach::new(doubt, allowed, space),
+            reach: Reach::new(doubt, allowed, computer),
             stop: Stop(options.stop),
         }
     }
 }
 
-/// Up to where cells may hold something near: to a distance in proportion to that of the `k`-th nearest.
+/// The distance beyond which a cluster holds nothing near, in proportion to the distance of the `k`-th nearest
+/// row.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Reach {
-    /// The key of a row that no row can be nearer than.
+    /// The least key that any row could have.
     zero: u32,
-    /// By what part of the distance of the `k`-th nearest the centre of a cell must be farther from there.
+    /// The margin, as a share of the distance of the `k`-th nearest row.
     further: f64,
 }
 
 impl Reach {
-    fn new(times: f64, allowed: &AllowedNodes<'_>, space: &CodeSpace<'_>) -> Self {
+    fn new(times: f64, allowed: &AllowedNodes<'_>, computer: &CodeDistances<'_>) -> Self {
         let parts = allowed.parts;
         let root = (parts.dim as f64).sqrt();
-        let (CodeMetric::Dot, Some((codebook, codes))) = (space.query.metric, parts.codes) else {
+        let (CodeMetric::Dot, Some((codebook, codes))) = (computer.query.metric, parts.codes) else {
             return Self {
                 zero: 0,
                 further: times * REACH / root,
             };
         };
-        let (longest, reach) = if parts.metric.ignores_length() {
+        let (max_norm, reach) = if parts.metric.ignores_length() {
             (1.0, REACH)
         } else {
-            (f64::from(parts.longest), REACH_OF_PRODUCTS)
+            (f64::from(parts.max_norm), REACH_OF_PRODUCTS)
         };
-        let query = f64::from(code_square(space.query.bytes)).sqrt();
-        let greatest = query * longest / f64::from(codebook.scale);
+        let query = f64::from(code_square(computer.query.bytes)).sqrt();
+        let greatest = query * max_norm / f64::from(codebook.scale);
         #[expect(
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,
@@ -139,11 +151,14 @@ impl Reach {
         }
     }
 
-    /// Whether a cell with this key is beyond the reach of a row with that key. None is of a vector's, as its key is that of a
-    /// float that is not negative, and greater than those of codes.
-    pub(crate) fn ends(self, kth: u32, cell: u32) -> bool {
+    /// Whether a centroid with the key `cluster` is too far away, given the key `kth` of the `k`-th nearest
+    /// row.
+    ///
+    /// Where the search compares vectors, `kth` is the bit pattern of a positive float. That is greater than
+    /// every key of a code, so the answer is no and only the number of compared rows ends the probe.
+    pub(crate) fn ends(self, kth: u32, cluster: u32) -> bool {
         let from_zero = |key: u32| f64::from(key.saturating_sub(self.zero));
-        from_zero(cell) > from_zero(kth) * (1.0 + self.further)
+        from_zero(cluster) > from_zero(kth) * (1.0 + self.further)
     }
 }
 
@@ -154,12 +169,12 @@ mod tests {
     #[test]
     fn looks_go_on_for_longer_the_more_nodes_are_allowed() {
         let (small, large) = ((200_000, 3_125), (1_000_000, 8_000));
-        let most = |share: f64, (nodes, cells)| most_for_each(share, nodes, cells);
+        let most = |share: f64, (nodes, clusters)| most_for_each(share, nodes, clusters);
         // A fifth of the small set; of the large one as many are a small share.
         assert!((most(0.2, small) - MOST).abs() < 1e-9);
         assert!((most(0.04, large) - MOST).abs() < 1e-9);
         assert!((most(0.02, large) - most(0.1, small)).abs() < 1e-9);
-        // More of them lie in more cells that are nearly as far, but not without end.
+        // More of them lie in more clusters that are nearly as far, but not without end.
         assert!((most(0.1, large) - MOST * 2.56).abs() < 1e-9);
         assert!((most(0.13, large) - most(0.1, large)).abs() < 1e-9);
         // Of few nodes a fifth is few, and all the same much of what there is.

@@ -2,9 +2,11 @@
 
 use rayon::prelude::*;
 
-use super::query::{SearchError, SearchOptions, SearchOutcome, search};
+use super::options::{SearchOptions, SearchOutcome};
+use super::query::search;
 use crate::hnsw::config::DEFAULT_EF_SEARCH;
-use crate::hnsw::graph::links::Parts;
+use crate::hnsw::error::SearchError;
+use crate::hnsw::parts::Parts;
 use crate::hnsw::row_set::RowSet;
 
 /// Finds the rows within `radius` (inclusive) of the query: the nearest `limit` of them.
@@ -28,7 +30,7 @@ pub(crate) fn within(
         let mut outcome = search(parts, query, &options)?;
         outcome.hits.retain(|hit| hit.distance <= radius);
         let within = outcome.hits.len();
-        // The last candidates of a walk are the least sure: half of them must lie outside.
+        // The last candidates of a beam search are the least sure: half of them must lie outside.
         if within <= ef / 2 || within / 2 >= limit || ef >= rows {
             outcome.hits.truncate(limit);
             return Ok(outcome);
@@ -37,7 +39,7 @@ pub(crate) fn within(
     }
 }
 
-/// Answers many queries, one after the other in `queries`, on all threads of the current pool.
+/// Answers many queries, one after the other in `queries`, on all threads of the current candidate list.
 pub(crate) fn batch(
     parts: &Parts<'_>,
     queries: &[f32],

@@ -1,30 +1,31 @@
-//! From the nodes of a walk to the rows of an answer, by their vectors.
+//! Re-ranking: the distances of candidates from their full vectors, and the rows that the nodes stand for.
 
 use std::collections::BinaryHeap;
 
-use super::query::{
-    Hit, Query, SearchError, SearchOptions, SearchOutcome, SearchStats, Stop, distance_error,
-};
+use super::options::{Hit, SearchOptions, SearchOutcome, SearchStats};
 use crate::hnsw::config::StoredVectors;
-use crate::hnsw::graph::distance_computer::ordered_bits;
-use crate::hnsw::graph::links::{Damaged, Parts};
-use crate::hnsw::graph::search_layer::{Candidate, Scratch};
+use crate::hnsw::error::{Damaged, SearchError, Stop};
+use crate::hnsw::graph::candidate_list::Candidate;
+use crate::hnsw::graph::search_layer::Scratch;
+use crate::hnsw::graph::vectors::ordered_bits;
 use crate::hnsw::kernels::{self, Isa, QueryCode};
+use crate::hnsw::parts::Parts;
 use crate::hnsw::quantize::codebook::Codebook;
 use crate::hnsw::quantize::rounding::Rounding;
+use crate::hnsw::query_vector::{Query, distance_error};
 use crate::hnsw::row_set::RowSet;
 use crate::id::RowId;
 
-/// Vectors asked for ahead of their turn.
+/// Vectors that are prefetched while others are compared.
 const AHEAD: usize = 4;
 
-/// Turns nodes into rows with their distances, and keeps the nearest.
-pub(crate) struct Decide<'p, 'q> {
+/// Collects rows with their distances and keeps the nearest.
+pub(crate) struct Rerank<'p, 'q> {
     parts: &'p Parts<'p>,
     query: &'q Query<'q>,
     isa: Isa,
     k: usize,
-    slack: bool,
+    tie_margin: bool,
     stop: Stop<'q>,
     hits: Vec<Hit>,
     reranked: u64,
@@ -32,7 +33,7 @@ pub(crate) struct Decide<'p, 'q> {
     estimate: Option<(Vec<u8>, f32, Codebook)>,
 }
 
-impl<'p, 'q> Decide<'p, 'q> {
+impl<'p, 'q> Rerank<'p, 'q> {
     pub(crate) fn new(parts: &'p Parts<'p>, query: &'q Query<'q>, options: &SearchOptions<'q>) -> Self {
         let estimate = match parts.codes {
             Some((codebook, codes)) if parts.vectors.stored == StoredVectors::None => {
@@ -52,7 +53,7 @@ impl<'p, 'q> Decide<'p, 'q> {
             query,
             isa: Isa::best(),
             k: options.k,
-            slack: options.slack,
+            tie_margin: options.tie_margin,
             stop: Stop(options.stop),
             hits: Vec::new(),
             reranked: 0,
@@ -98,25 +99,25 @@ impl<'p, 'q> Decide<'p, 'q> {
         Ok(())
     }
 
-    /// Offers the nodes that a walk found, nearest by their keys first, until the next is farther than the k-th nearest
-    /// by more than its key can be wrong.
+    /// Offers the candidates of a beam search, nearest first by their keys. It ends when the next key is
+    /// farther than the `k`-th nearest by more than rounding can explain.
     pub(crate) fn candidates(
         &mut self,
         candidates: &[Candidate],
         rounding: Rounding,
         allowed: Option<&RowSet>,
     ) -> Result<(), SearchError> {
-        let ahead = |decide: &Self, place: usize| {
+        let ahead = |rerank: &Self, place: usize| {
             if let Some(candidate) = candidates.get(place) {
-                decide.parts.vectors.prefetch(candidate.node());
-                decide.parts.node_rows.prefetch(candidate.node());
+                rerank.parts.vectors.prefetch(candidate.node());
+                rerank.parts.node_rows.prefetch(candidate.node());
             }
         };
         (0..AHEAD).for_each(|place| ahead(self, place));
         // Distances and keys of the nearest.
         let mut best = BinaryHeap::with_capacity(self.k + 1);
         for (place, candidate) in candidates.iter().enumerate() {
-            if best.len() == self.k && !self.slack {
+            if best.len() == self.k && !self.tie_margin {
                 let kth = best.peek().map_or(0, |&(_, key)| key);
                 if candidate.key() > rounding.limit(kth) {
                     break;
@@ -151,12 +152,12 @@ impl<'p, 'q> Decide<'p, 'q> {
         }
     }
 
-    /// Drops what cannot be among the answer.
+    /// Drops the rows that cannot be in the answer.
     fn cut(&mut self) {
         let nearer = |a: &Hit, b: &Hit| a.distance.total_cmp(&b.distance).then(a.row.cmp(&b.row));
         if self.hits.len() > self.k {
             self.hits.select_nth_unstable_by(self.k - 1, nearer);
-            if self.slack {
+            if self.tie_margin {
                 let limit = self.limit(self.hits[self.k - 1].distance);
                 let mut place = 0;
                 self.hits.retain(|hit| {
@@ -172,7 +173,7 @@ impl<'p, 'q> Decide<'p, 'q> {
     /// The distance beyond which a hit cannot truly be nearer than one at `distance`.
     fn limit(&self, distance: f32) -> f64 {
         let query_length = f64::from(self.query.length);
-        let vector_length = f64::from(self.parts.longest);
+        let vector_length = f64::from(self.parts.max_norm);
         let error = distance_error(
             self.parts.metric,
             self.parts.dim,

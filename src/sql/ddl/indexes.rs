@@ -268,7 +268,7 @@ fn damage(sidecar: &Sidecar) -> Option<FormatError> {
         return Some(error);
     }
     let ball = sidecar.ball()?;
-    let mut listed: Vec<RowId> = sidecar.zero_rows().chain(sidecar.unlinked_rows()).collect();
+    let mut listed: Vec<RowId> = sidecar.zero_rows().chain(sidecar.unindexable_rows()).collect();
     listed.sort_unstable();
     let outside = (0..sidecar.rows()).map(RowId::new).find(|row| {
         listed.binary_search(row).is_err()

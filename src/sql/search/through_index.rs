@@ -169,7 +169,7 @@ pub(crate) fn search_memory(run: &Run, sidecar: &Sidecar) -> usize {
 
 /// Whether it lists rows that a search of its graph cannot find.
 fn has_special_rows(sidecar: &Sidecar) -> bool {
-    sidecar.null_rows().len() + sidecar.zero_rows().len() + sidecar.unlinked_rows().len() > 0
+    sidecar.null_rows().len() + sidecar.zero_rows().len() + sidecar.unindexable_rows().len() > 0
 }
 
 /// Finds the candidates of one file through its index; ends early with an error once `stop` is true.
@@ -190,7 +190,7 @@ pub(crate) fn search_index(
     let null = || sidecar.null_rows().filter(is_allowed).map(RowId::get);
     let mut found = Candidates {
         always: sidecar
-            .unlinked_rows()
+            .unindexable_rows()
             .filter(is_allowed)
             .map(RowId::get)
             .collect(),
@@ -208,14 +208,14 @@ pub(crate) fn search_index(
     }
 
     let ef = run.spec.ef();
-    let mut options = SearchOptions::new(ef).ef(ef).slack();
+    let mut options = SearchOptions::new(ef).ef(ef).tie_margin();
     options.stop = stop;
     if let Some(set) = allowed {
         options = options.allowed(set);
     }
     let mut outcome = sidecar.search(&query.rounded, &options)?;
     if outcome.hits.len() < request.k {
-        let special = sidecar.unlinked_rows().filter(is_allowed).count() + null().count() + zero().count();
+        let special = sidecar.unindexable_rows().filter(is_allowed).count() + null().count() + zero().count();
         let rows = allowed.map_or(sidecar.rows(), RowSet::count);
         let linked = rows.saturating_sub(special as u64);
         if (outcome.hits.len() as u64) < linked {
@@ -226,7 +226,7 @@ pub(crate) fn search_index(
     }
     run.metrics.count(&outcome.stats);
     let error = |hit: &Hit| {
-        let (length, longest) = (query.length, f64::from(sidecar.longest_vector()));
+        let (length, longest) = (query.length, f64::from(sidecar.max_norm()));
         distance_error(sidecar.metric(), sidecar.dim(), length, longest, hit.distance)
     };
     // Farther than the k-th best of this file or of the others, even if rounding made it look so.

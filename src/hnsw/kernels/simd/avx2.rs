@@ -2,7 +2,9 @@
 
 use std::arch::x86_64::*;
 
-use crate::hnsw::kernels::{CodeMetric, CodeRows, FloatMetric, LANES, QueryCode, Sums, dot_base, fold};
+use crate::hnsw::kernels::types::{
+    CodeMetric, CodeRows, FloatMetric, LANES, QueryCode, Sums, dot_base, fold,
+};
 
 pub(crate) fn has_avx2() -> bool {
     is_x86_feature_detected!("avx2")

@@ -2,8 +2,8 @@
 
 use std::arch::x86_64::*;
 
-use crate::hnsw::kernels::simd::has_avx2;
-use crate::hnsw::kernels::{CodeMetric, CodeRows, FloatMetric, QueryCode, Sums, dot_base};
+use super::avx2::has_avx2;
+use crate::hnsw::kernels::types::{CodeMetric, CodeRows, FloatMetric, QueryCode, Sums, dot_base};
 
 pub(crate) fn has_avx512() -> bool {
     has_avx2()
@@ -34,7 +34,7 @@ pub(crate) fn avx512_code_keys(query: QueryCode<'_>, codes: CodeRows<'_>, ids: &
 }
 
 /// Four keys at a time; the greatest id comes again to fill a four. The rows are found by their addresses once the greatest
-/// id was looked at: to ask for each took a fifteenth of a look into cells.
+/// id was looked at: to ask for each took a fifteenth of a look into clusters.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 fn avx512_keys<const DOT: bool>(query: QueryCode<'_>, codes: CodeRows<'_>, ids: &[u32], keys: &mut [u32]) {

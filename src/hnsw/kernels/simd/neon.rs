@@ -2,7 +2,9 @@
 
 use std::arch::aarch64::*;
 
-use crate::hnsw::kernels::{CodeMetric, CodeRows, FloatMetric, LANES, QueryCode, Sums, dot_base, fold};
+use crate::hnsw::kernels::types::{
+    CodeMetric, CodeRows, FloatMetric, LANES, QueryCode, Sums, dot_base, fold,
+};
 
 #[inline]
 pub(crate) fn prefetch(bytes: &[u8]) {
