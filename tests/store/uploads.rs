@@ -168,7 +168,7 @@ fn large() -> Arc<HnswIndex> {
         let mut builder = HnswBuilder::new(4096, VectorMetric::Euclidean, config);
         for row in 0..1000_u64 {
             let vector = (0..4096_u64)
-                .map(|i| ((i * 31 + row * 17) % 101) as f32)
+                .map(|i| ((i * 31 + row * row * 17 + i * row) % 1009) as f32)
                 .collect();
             builder.insert(RowId::new(row), vector).expect("a vector");
         }
@@ -204,6 +204,7 @@ async fn an_upload_that_fails_at_any_part_or_at_its_end_is_aborted() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_upload_that_nobody_waits_for_any_more_is_aborted() {
+    let _ = large();
     for part in [0, 2] {
         let store = Counted::new(End::Hangs(part));
         let publishing = tokio::time::timeout(Duration::from_secs(2), publish(&store));

@@ -5,8 +5,6 @@ use datafusion::sql::sqlparser::ast::ObjectName;
 
 use crate::sql::options::{default_of, unknown};
 
-use super::literal;
-
 /// The name of the setting, if it is one of ours.
 pub(super) fn setting(name: &ObjectName) -> Option<String> {
     let name = name.to_string().to_ascii_lowercase();
@@ -16,5 +14,5 @@ pub(super) fn setting(name: &ObjectName) -> Option<String> {
 /// The `SET` that gives a setting its default.
 pub(super) fn reset(setting: &str) -> Result<String> {
     let default = default_of(setting).ok_or_else(|| unknown(setting))?;
-    Ok(format!("SET hnsw.{setting} = {}", literal(&default)))
+    Ok(format!("SET hnsw.{setting} = '{}'", default.replace('\'', "''")))
 }
