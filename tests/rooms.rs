@@ -101,7 +101,7 @@ fn imports_only_point_down() {
             let allowed = |target: &&str| to == *target || to.starts_with(&format!("{target}/"));
             let around = room.rsplit_once('/').map(|(around, _)| around);
             let outside = around.is_some_and(|around| to != around && !to.starts_with(&format!("{around}/")));
-            if !outside && !below.iter().any(|b| allowed(b)) {
+            if !outside && !below.iter().any(allowed) {
                 wrong.push(format!("{from} -> {to}: {room} may not import it"));
             }
         }
