@@ -81,6 +81,8 @@ pub struct IndexProgress {
 pub enum IndexPhase {
     /// Vectors are read from Parquet.
     Read,
+    /// Vectors are encoded, clustered and put in order.
+    Encode,
     /// Nodes are linked.
     Link,
     /// The sidecar is written.
@@ -91,6 +93,7 @@ impl fmt::Display for IndexPhase {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             IndexPhase::Read => "read",
+            IndexPhase::Encode => "encode",
             IndexPhase::Link => "link",
             IndexPhase::Publish => "publish",
         })
@@ -156,9 +159,12 @@ pub(crate) async fn create(
     let linked = SpawnedTask::spawn_blocking(move || {
         let index = builder.build_with(&|at: BuildProgress| match watch.strong_count() {
             0 => ControlFlow::Break(()),
-            // Rarely is anything left to do after the last link.
-            _ if at.phase == BuildPhase::Check => progress(IndexPhase::Link, at.total),
-            _ => progress(IndexPhase::Link, at.done),
+            _ => match at.phase {
+                BuildPhase::Arrange | BuildPhase::Encode => progress(IndexPhase::Encode, at.done),
+                BuildPhase::Link => progress(IndexPhase::Link, at.done),
+                // Rarely is anything left to do after the last link.
+                BuildPhase::Check => progress(IndexPhase::Link, at.total),
+            },
         });
         let _ = progress(IndexPhase::Publish, rows);
         (index, memory)

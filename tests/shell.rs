@@ -1,6 +1,15 @@
 //! The shell as a user meets it: what it prints, and how it ends.
 #![cfg(feature = "shell")]
 
+#[path = "shell/errors.rs"]
+mod errors;
+#[path = "shell/output.rs"]
+mod output;
+#[path = "shell/prompt.rs"]
+mod prompt;
+#[path = "shell/settings.rs"]
+mod settings;
+
 use std::fs;
 use std::io::Write as _;
 use std::path::Path;

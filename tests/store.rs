@@ -71,5 +71,7 @@ mod sql_roles;
 mod table;
 #[path = "store/told.rs"]
 mod told;
+#[path = "store/uploads.rs"]
+mod uploads;
 #[path = "store/wrapped.rs"]
 mod wrapped;

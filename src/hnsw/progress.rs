@@ -22,7 +22,7 @@ pub struct BuildProgress {
 pub enum BuildPhase {
     /// Folding identical vectors and numbering the nodes.
     Arrange,
-    /// Encoding the vectors.
+    /// Encoding the vectors, clustering and ordering the nodes.
     Encode,
     /// Inserting the nodes into the graph.
     Link,
@@ -33,19 +33,27 @@ pub enum BuildPhase {
 /// How often a piece of work asks before whoever waits for it is asked.
 const CALLS: u64 = 512;
 
-/// Whether somebody still waits for a build: asked for each node, or so, by the work that comes before linking.
+/// Whether somebody still waits for a build: asked for each node, or so, by the work that comes before linking. It goes
+/// over all nodes several times, so the calls also tell how far it is.
 pub(crate) struct Watch<'a> {
     progress: &'a (dyn Fn(BuildProgress) -> ControlFlow<()> + Sync),
     total: u64,
+    passes: u64,
     calls: AtomicU64,
     stopped: AtomicBool,
 }
 
 impl<'a> Watch<'a> {
-    pub(crate) fn new(progress: &'a (dyn Fn(BuildProgress) -> ControlFlow<()> + Sync), total: u64) -> Self {
+    /// For work that goes over `total` nodes so many times.
+    pub(crate) fn new(
+        progress: &'a (dyn Fn(BuildProgress) -> ControlFlow<()> + Sync),
+        total: u64,
+        passes: u64,
+    ) -> Self {
         Self {
             progress,
             total,
+            passes,
             calls: AtomicU64::new(0),
             stopped: AtomicBool::new(false),
         }
@@ -56,10 +64,11 @@ impl<'a> Watch<'a> {
         if self.stopped.load(Ordering::Relaxed) {
             return false;
         }
-        if self.calls.fetch_add(1, Ordering::Relaxed).is_multiple_of(CALLS) {
+        let calls = self.calls.fetch_add(1, Ordering::Relaxed);
+        if calls.is_multiple_of(CALLS) {
             let at = BuildProgress {
                 phase: BuildPhase::Encode,
-                done: 0,
+                done: (calls / self.passes.max(1)).min(self.total),
                 total: self.total,
             };
             if (self.progress)(at).is_break() {

@@ -56,6 +56,7 @@ pub fn register(ctx: &SessionContext) -> Result<()> {
     functions::register::register(ctx);
     session::keep_searches_as_planned(ctx);
     functions::distance_aliases::register(ctx);
+    rules::vector_operators::register(ctx)?;
     rules::fold_array_literal::register(ctx, rules::fold_array_literal::ArrayLiteralFolder::default());
     Ok(())
 }

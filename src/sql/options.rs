@@ -1,5 +1,7 @@
 //! The `hnsw.*` settings of a session.
 
+pub(crate) mod values;
+
 use std::any::Any;
 use std::fmt;
 use std::path::Path;
@@ -134,29 +136,29 @@ config_namespace! {
     pub struct HnswOptions {
         /// How queries are answered: auto (through an index), exact (our scan, no graph) or off (DataFusion's own plan)
         pub mode: Mode, default = Mode::Auto
-        /// Candidates that a search keeps, at least; more find more of the true neighbors and take longer
+        /// Candidates that a search keeps, at least (1 or more); more find more of the true neighbors and take longer
         pub ef_search: usize, default = DEFAULT_EF_SEARCH
         /// Metric of an index when CREATE INDEX does not say: cosine, l2 or ip
         pub metric: String, default = "cosine".to_string()
         /// Neighbors of a node in a new index, 2 to 128 (twice as many on layer 0)
         pub m: usize, default = DEFAULT_M
-        /// Candidates kept while a node of a new index is inserted
+        /// Candidates kept while a node of a new index is inserted, 1 to 10000
         pub ef_construction: usize, default = DEFAULT_EF_CONSTRUCTION
         /// Seed of a new index; the same input, parameters and seed give the same bytes
         pub seed: u64, default = DEFAULT_SEED
         /// What a new index keeps of each vector: f32 (as it is), f16 (half of the bytes) or none (rows are read from the Parquet file to decide)
         pub stored: Stored, default = Stored(StoredVectors::F32)
-        /// Threads that build an index; 0 means all cores
+        /// Threads that build an index, up to 1024; 0 means all cores
         pub threads: usize, default = 0
         /// How sidecars are opened: mmap (pages are read as searches touch them) or memory (read whole, from the memory pool; safe from files that are cut short in place)
         pub load: LoadMode, default = LoadMode::Mmap
         /// A query waits until all bytes of a sidecar of up to this size were checked, once in a process; larger ones are checked soon after
         pub verify_wait: usize, default = 64 * 1024 * 1024
-        /// Directory or object-store URL for sidecars; empty means next to the directory of the table
+        /// Directory (~ is the home directory) or object-store URL for sidecars; empty means next to the directory of the table
         pub sidecar_dir: String, default = String::new()
         /// Directory for copies of remote sidecars; empty means datafusion-hnsw in the user's cache directory
         pub cache_dir: String, default = String::new()
-        /// Bytes that cache_dir may hold
+        /// Bytes that cache_dir may hold, with or without a unit, such as 10 GiB
         pub cache_size: usize, default = 10 * 1024 * 1024 * 1024
         /// Bytes that cached filter bitmaps may hold
         pub filter_cache_size: usize, default = 64 * 1024 * 1024
@@ -183,7 +185,10 @@ impl ExtensionOptions for HnswOptions {
     }
 
     fn set(&mut self, key: &str, value: &str) -> Result<()> {
-        ConfigField::set(self, key, value)
+        if default_of(key).is_none() {
+            return Err(unknown(key));
+        }
+        ConfigField::set(self, key, &values::accepted(key, value)?)
     }
 
     /// The settings with their prefix, as SHOW and `information_schema.df_settings` look for them.
@@ -212,6 +217,34 @@ impl Visit for Entries {
             description,
         });
     }
+}
+
+/// The names of the settings and what they are when nobody sets them.
+fn defaults() -> impl Iterator<Item = (String, String)> {
+    let prefix = format!("{}.", HnswOptions::PREFIX);
+    HnswOptions::default()
+        .entries()
+        .into_iter()
+        .filter_map(move |entry| {
+            let name = entry.key.strip_prefix(&prefix)?.to_owned();
+            Some((name, entry.value.unwrap_or_default()))
+        })
+}
+
+/// What the setting `hnsw.<name>` is when nobody sets it; `None` if there is no such setting.
+pub(crate) fn default_of(name: &str) -> Option<String> {
+    defaults()
+        .find(|(known, _)| known == name)
+        .map(|(_, value)| value)
+}
+
+/// The error for a setting that there is not.
+pub(crate) fn unknown(name: &str) -> DataFusionError {
+    let names: Vec<String> = defaults().map(|(known, _)| known).collect();
+    DataFusionError::Configuration(format!(
+        "there is no setting hnsw.{name}; the settings are {}",
+        names.join(", ")
+    ))
 }
 
 impl HnswOptions {

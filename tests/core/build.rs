@@ -1,8 +1,10 @@
 //! What a build promises: its settings, its bytes, its progress.
 
+use std::ops::ControlFlow;
+
 use datafusion_hnsw::format::HnswSerializer;
 use datafusion_hnsw::hnsw::{
-    HnswBuilder, HnswConfig, SearchOptions, SearchStrategy, StoredVectors, VectorMetric,
+    BuildPhase, HnswBuilder, HnswConfig, SearchOptions, SearchStrategy, StoredVectors, VectorMetric,
 };
 use datafusion_hnsw::id::RowId;
 use datafusion_hnsw::loader::MmapLoader;
@@ -123,7 +125,6 @@ fn settings_out_of_range_are_named() {
 
 #[test]
 fn a_build_can_be_watched_and_cancelled() {
-    use std::ops::ControlFlow;
     let mut builder = HnswBuilder::new(16, VectorMetric::Euclidean, HnswConfig::default());
     for (row, vector) in uniform(1000, 16, 27).into_iter().enumerate() {
         builder.insert(RowId::new(row as u64), vector).unwrap();
@@ -150,7 +151,6 @@ fn a_build_can_be_watched_and_cancelled() {
 
 #[test]
 fn a_build_can_be_cancelled_before_it_links() {
-    use std::ops::ControlFlow;
     use std::sync::atomic::{AtomicU64, Ordering};
     // With codes and cells, and without.
     for dim in [32, 8] {
@@ -193,4 +193,43 @@ fn all_of_a_thin_curve_is_reached_by_few_links() {
     let found = mapped.search(&data[7], &most).unwrap();
     assert!(!found.stats.exact);
     assert_eq!(found.hits.len(), 50_000);
+}
+
+/// Whoever waits for a build sees it move from its start, in each part that takes time.
+#[test]
+fn progress_moves_in_every_phase() {
+    let rows = 6000;
+    let vectors = clustered(rows, 32, 20, 7);
+    let config = HnswConfig {
+        threads: 1,
+        ef_construction: 20,
+        ..HnswConfig::default()
+    };
+    let mut builder = HnswBuilder::new(32, VectorMetric::Euclidean, config);
+    for (row, vector) in vectors.into_iter().enumerate() {
+        builder.insert(RowId::new(row as u64), vector).expect("a vector");
+    }
+    let told = std::sync::Mutex::new(Vec::new());
+    builder
+        .build_with(&|at| {
+            told.lock().expect("no panic").push(at);
+            ControlFlow::Continue(())
+        })
+        .expect("built");
+    let told = told.into_inner().expect("no panic");
+    let of = |phase| {
+        let at = told.iter().filter(|at| at.phase == phase);
+        at.map(|at| at.done as f64 / at.total as f64)
+            .collect::<Vec<f64>>()
+    };
+    for phase in [BuildPhase::Encode, BuildPhase::Link] {
+        let shares = of(phase);
+        assert!(shares.is_sorted(), "{phase:?}: {shares:?}");
+        // Also when the first report is counted from nothing: no step is larger than an eighth.
+        let steps = shares.windows(2).map(|pair| pair[1] - pair[0]);
+        assert!(steps.fold(shares[0], f64::max) < 0.125, "{phase:?}: {shares:?}");
+        let last = shares.last().copied().unwrap_or_default();
+        assert!((0.75..=1.0).contains(&last), "{phase:?}: {last}");
+    }
+    assert_eq!(of(BuildPhase::Link).last(), Some(&1.0));
 }

@@ -11,7 +11,7 @@ use sqllogictest::{AsyncDB, DBOutput};
 use crate::output::{Column, Output};
 
 /// Larger than any table of the tests, so that a search is exhaustive.
-const EF_SEARCH: usize = 10_000;
+pub(crate) const EF_SEARCH: usize = 10_000;
 
 /// A session with the extension registered, in one mode.
 pub(crate) struct Database {

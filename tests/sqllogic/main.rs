@@ -10,14 +10,18 @@
 //! table here, so that the index finds every neighbour. Files in `sql-tests/explain/` are about plans
 //! or about the mode itself and run once, with the defaults.
 //!
+//! With the feature `shell` each of these runs happens again in the shell, as its session is not that of a program:
+//! it wraps object stores and has catalogs and printers of its own.
+//!
 //! In a file, `${dir}` is a fresh directory, and `${packages}` a copy of the example data in it;
 //! `skipif aarch64` and `onlyif aarch64` stand before what differs there, so that without the label
-//! one of the two still runs. With `SLT_UPDATE=1` the results in the files are rewritten: by DataFusion's
+//! one of the two still runs; likewise `shell`. With `SLT_UPDATE=1` the results in the files are rewritten: by DataFusion's
 //! own plan (`off`) where a file runs three times, so that the oracle and not the index writes the
 //! expectation.
 
 mod database;
 mod output;
+mod shell;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -28,6 +32,8 @@ use sqllogictest::{Runner, default_normalizer, default_validator, strict_column_
 use tempfile::TempDir;
 
 use crate::database::Database;
+use crate::output::{types_agree, without_empty};
+use crate::shell::{PROGRAM, Shell};
 
 /// How the files that run more than once differ.
 const MODES: [&str; 3] = ["auto", "exact", "off"];
@@ -51,7 +57,13 @@ fn main() -> ExitCode {
             (false, false) => MODES.into_iter().map(Some).collect(),
         };
         for mode in modes {
-            let (file, kind) = (file.clone(), mode.unwrap_or("once"));
+            let kind = mode.unwrap_or("once");
+            if PROGRAM.is_some() && !update {
+                let file = file.clone();
+                let trial = Trial::test(name.clone(), move || run_in_shell(&file, mode));
+                trials.push(trial.with_kind(format!("shell {kind}")));
+            }
+            let file = file.clone();
             trials.push(Trial::test(name.clone(), move || run(&file, mode, update)).with_kind(kind));
         }
     }
@@ -101,6 +113,29 @@ fn run(file: &Path, mode: Option<&'static str>, update: bool) -> Result<(), Fail
             return Ok(fs::write(file, places.take_out(&fs::read_to_string(copy)?))?);
         }
         // The name is what a failure points to.
+        runner
+            .run_script_with_name_async(&text, file.display().to_string())
+            .await
+            .map_err(|e| Failed::from(e.display(false).to_string()))
+    })
+}
+
+fn run_in_shell(file: &Path, mode: Option<&'static str>) -> Result<(), Failed> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        let places = Places::new()?;
+        let text = places.fill_in(&fs::read_to_string(file)?)?;
+        let dir = places.path();
+        let mut runner = Runner::new(|| {
+            let shell = Shell::start(mode, dir.clone());
+            async { shell }
+        });
+        runner.with_column_validator(types_agree);
+        runner.with_normalizer(without_empty);
+        runner.add_label(std::env::consts::ARCH);
+        runner.add_label("shell");
         runner
             .run_script_with_name_async(&text, file.display().to_string())
             .await

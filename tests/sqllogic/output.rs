@@ -14,6 +14,34 @@ pub(crate) enum Column {
     Real,
     Text,
     Other,
+    /// The shell did not tell.
+    Unknown,
+}
+
+impl Column {
+    /// The type of a column by its name in DESCRIBE.
+    pub(crate) fn of_name(name: &str) -> Self {
+        match name.parse::<DataType>() {
+            Ok(data_type) => Self::from(&data_type),
+            Err(_) => Self::Other,
+        }
+    }
+}
+
+/// Whether a query gave columns of the expected types, where they are known.
+#[expect(clippy::ptr_arg, reason = "sqllogictest wants this signature")]
+pub(crate) fn types_agree(found: &Vec<Column>, expected: &Vec<Column>) -> bool {
+    found.len() == expected.len()
+        && found
+            .iter()
+            .zip(expected)
+            .all(|(found, expected)| *found == Column::Unknown || found == expected)
+}
+
+/// CSV does not tell an empty text from NULL.
+#[expect(clippy::ptr_arg, reason = "sqllogictest wants this signature")]
+pub(crate) fn without_empty(line: &String) -> String {
+    sqllogictest::default_normalizer(&line.replace("(empty)", "NULL"))
 }
 
 impl ColumnType for Column {
@@ -34,7 +62,7 @@ impl ColumnType for Column {
             Self::Integer => 'I',
             Self::Real => 'R',
             Self::Text => 'T',
-            Self::Other => '?',
+            Self::Other | Self::Unknown => '?',
         }
     }
 }
@@ -87,6 +115,30 @@ impl Output {
         Ok(DBOutput::Rows { types, rows })
     }
 
+    /// Rows as the shell printed them.
+    pub(crate) fn printed(
+        &self,
+        header: &[String],
+        types: Vec<Column>,
+        mut rows: Vec<Vec<String>>,
+    ) -> DBOutput<Column> {
+        if header.iter().map(String::as_str).eq(PLAN) {
+            let rows = self.plan_lines(&rows);
+            return DBOutput::Rows { types, rows };
+        }
+        for row in &mut rows {
+            for (cell, column) in row.iter_mut().zip(&types) {
+                *cell = match cell.parse::<f64>() {
+                    _ if cell.is_empty() => "NULL".to_owned(),
+                    Ok(number) if *column == Column::Real => number.to_string(),
+                    Ok(number) if *column == Column::Unknown && cell.contains('.') => number.to_string(),
+                    _ => self.mask(cell),
+                };
+            }
+        }
+        DBOutput::Rows { types, rows }
+    }
+
     /// A plan line by line: a record holds one line of text for each row. Indentation would be lost to
     /// the comparison, which ignores blanks, so it is drawn.
     fn plan_lines(&self, rows: &[Vec<String>]) -> Vec<Vec<String>> {
@@ -110,13 +162,11 @@ impl Output {
     }
 }
 
-/// EXPLAIN gives rows of (plan_type, plan).
+/// The columns of EXPLAIN.
+const PLAN: [&str; 2] = ["plan_type", "plan"];
+
 fn is_plan(schema: &Schema) -> bool {
-    schema
-        .fields()
-        .iter()
-        .map(|f| f.name().as_str())
-        .eq(["plan_type", "plan"])
+    schema.fields().iter().map(|f| f.name().as_str()).eq(PLAN)
 }
 
 /// One value. Floats are written with as many digits as tell them from every other float, so equal

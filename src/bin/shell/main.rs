@@ -1,9 +1,9 @@
 //! The shell: DataFusion's own command line with vector indexes registered.
 //!
-//! Reading, printing and the `\` commands are `datafusion-cli`'s, taken from its library. What is
-//! ours is small: statements that its parser accepts but its planner drops (`CREATE INDEX ... WITH`,
-//! `DROP INDEX`) are rewritten before it sees them, a script stops at its first error, and building
-//! an index shows how far it is.
+//! Its options and `\` commands are `datafusion-cli`'s, taken from its library. What is ours: statements that
+//! DataFusion's parser accepts but its planner drops (`CREATE INDEX ... WITH`, `DROP INDEX`) are rewritten first, a
+//! script stops at its first error, building an index shows how far it is, programs get all rows and people short
+//! vectors, and the prompt completes names.
 
 #![allow(
     clippy::future_not_send,
@@ -11,8 +11,13 @@
 )]
 
 mod args;
+mod errors;
+mod execute;
 mod index;
+mod pace;
+mod print;
 mod progress;
+mod prompt;
 mod repl;
 mod script;
 mod session;
@@ -23,6 +28,7 @@ use clap::Parser as _;
 use mimalloc::MiMalloc;
 
 use crate::args::{Action, Args};
+use crate::print::out;
 use crate::session::Session;
 
 #[global_allocator]
@@ -30,6 +36,7 @@ static GLOBAL: MiMalloc = MiMalloc;
 
 fn main() -> ExitCode {
     let args = Args::parse();
+    out::end_quietly_at_println();
     let done = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -38,7 +45,8 @@ fn main() -> ExitCode {
     match done {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("Error: {error:#}");
+            out::end_if_closed_below(&error);
+            eprintln!("Error: {}", errors::told(&error));
             ExitCode::FAILURE
         }
     }
@@ -56,7 +64,7 @@ async fn run(mut args: Args) -> anyhow::Result<ExitCode> {
     }
     if args.reads_interactively() {
         if !args.quiet {
-            println!("{}", args::banner());
+            out::line(&args::banner())?;
         }
         for file in args.startup_files() {
             script::run_file(&session, &file).await?;

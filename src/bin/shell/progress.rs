@@ -5,12 +5,13 @@ use std::io::IsTerminal as _;
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use datafusion::error::Result;
 use datafusion::prelude::SessionContext;
 use datafusion_hnsw::{IndexPhase, IndexProgress, on_index_progress};
 use indicatif::{HumanDuration, HumanFloatCount, ProgressBar, ProgressState, ProgressStyle};
+
+use crate::pace::Pace;
 
 const STYLE: &str = "{msg} [{bar:30}] {human_pos}/{human_len} rows{pace}";
 
@@ -98,6 +99,7 @@ impl Progress {
 fn message(at: &IndexProgress) -> String {
     let doing = match at.phase {
         IndexPhase::Read => "reading",
+        IndexPhase::Encode => "sorting",
         IndexPhase::Link => "linking",
         IndexPhase::Publish => "writing",
         _ => "indexing",
@@ -108,12 +110,21 @@ fn message(at: &IndexProgress) -> String {
 fn bar(at: &IndexProgress) -> ProgressBar {
     let several = at.files > 1;
     let unit = if several { "files" } else { "rows" };
+    let pace = Arc::new(Mutex::new(Pace::default()));
     let style = ProgressStyle::with_template(&STYLE.replace("rows", unit))
         .expect("the template is well-formed")
         .progress_chars("=> ")
-        .with_key("pace", |state: &ProgressState, out: &mut dyn fmt::Write| {
-            // The bar is redrawn at once; there is nobody to tell of a failure.
-            let _ = out.write_str(&pace(state.pos(), state.len().unwrap_or(0), state.elapsed()));
+        .with_key("pace", move |state: &ProgressState, out: &mut dyn fmt::Write| {
+            let mut pace = pace.lock().unwrap_or_else(PoisonError::into_inner);
+            let forecast = pace.at(state.pos(), state.len().unwrap_or(0), state.elapsed());
+            if let Some(forecast) = forecast {
+                let (rate, left) = (
+                    HumanFloatCount(forecast.per_second.round()),
+                    HumanDuration(forecast.left),
+                );
+                // The bar is redrawn at once; there is nobody to tell of a failure.
+                let _ = write!(out, ", {rate}/s, {left} left");
+            }
         });
     let (done, total) = if several {
         (at.files_done as u64, at.files as u64)
@@ -124,19 +135,4 @@ fn bar(at: &IndexProgress) -> ProgressBar {
         .with_style(style)
         .with_message(message(at))
         .with_position(done)
-}
-
-/// The rate since the start and the time left at that rate. Linking begins with a few rows at a time, so nothing is
-/// said before a fiftieth is done.
-fn pace(done: u64, total: u64, elapsed: Duration) -> String {
-    if done == 0 || done.saturating_mul(50) < total {
-        return String::new();
-    }
-    let rate = done as f64 / elapsed.as_secs_f64().max(1e-3);
-    let left = Duration::from_secs_f64((total.saturating_sub(done) as f64 / rate).ceil());
-    format!(
-        ", {}/s, {} left",
-        HumanFloatCount(rate.round()),
-        HumanDuration(left)
-    )
 }

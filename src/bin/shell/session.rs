@@ -11,7 +11,6 @@ use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::logical_expr::ExplainFormat;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use datafusion_cli::catalog::DynamicObjectStoreCatalog;
-use datafusion_cli::exec::exec_from_commands;
 use datafusion_cli::functions::{
     ListFilesCacheFunc, MetadataCacheFunc, ParquetMetadataFunc, StatisticsCacheFunc,
 };
@@ -19,9 +18,10 @@ use datafusion_cli::object_storage::StdinCarriesCommands;
 use datafusion_cli::object_storage::instrumented::InstrumentedObjectStoreRegistry;
 use datafusion_cli::pool_type::PoolType;
 use datafusion_cli::print_options::PrintOptions;
-use datafusion_hnsw::sql::ddl::statement::desugar;
+use datafusion_hnsw::sql::ddl::statement::{desugar, name_operator};
 
 use crate::args::Args;
+use crate::execute::execute;
 use crate::progress::Progress;
 
 /// A context to run statements in, and how to print what they return.
@@ -83,12 +83,13 @@ impl Session {
 
     /// Runs one statement and prints its rows.
     pub(crate) async fn run(&self, statement: &str) -> Result<()> {
-        let ours = desugar(statement, &self.ctx.state().config().options().sql_parser)?;
+        let options = self.ctx.state().config().options().sql_parser.clone();
+        let ours = desugar(statement, &options)?;
         let sql = ours.unwrap_or_else(|| statement.to_owned());
         self.progress.begin();
-        let done = exec_from_commands(&self.ctx, vec![sql], &self.print).await;
+        let done = execute(&self.ctx, sql, &self.print).await;
         self.progress.end();
-        done
+        done.map_err(|error| name_operator(error, statement, &options))
     }
 }
 

@@ -12,7 +12,7 @@ use super::node_order;
 use super::row_map::{Kind, RowMap};
 use super::select_neighbors::Points;
 use crate::hnsw::clusters::inverted_lists::OwnedClusters;
-use crate::hnsw::clusters::kmeans::cluster;
+use crate::hnsw::clusters::kmeans::{cluster, passes};
 use crate::hnsw::config::{BuildError, HnswConfig, MAX_CODE_DIM, MAX_DIM, MAX_ROWS, StoredVectors};
 use crate::hnsw::graph::owned::Graph;
 use crate::hnsw::graph::vectors::Vectors;
@@ -192,7 +192,8 @@ impl HnswBuilder {
         let groups = self.fold_identical();
         let nodes = u32::try_from(groups.len()).expect("as many as rows at most");
         report(BuildPhase::Encode, 0, u64::from(nodes))?;
-        let watch = Watch::new(progress, u64::from(nodes));
+        // Once to encode the vectors.
+        let watch = Watch::new(progress, u64::from(nodes), 1 + passes(nodes));
 
         let by_row: Vec<u32> = groups.iter().map(|group| group[0].1).collect();
         let vectors = self.vectors(&by_row);

@@ -34,6 +34,15 @@ pub(crate) struct Clustering {
     pub(crate) centroids: Vec<u8>,
 }
 
+/// How many times [`cluster`] goes over so many nodes, beside a sample of them: to put each into a coarse cluster, to
+/// move the centroids, and to find its cluster.
+pub(crate) fn passes(count: u32) -> u64 {
+    if count < LEAST {
+        return 0;
+    }
+    (1 + ROUNDS + LAST_ROUNDS) as u64
+}
+
 /// Clusters the nodes `0..count`. `None` if they are few. The result is meaningless once `watch` has stopped.
 pub(crate) fn cluster(codes: CodeRows<'_>, count: u32, watch: &Watch<'_>) -> Option<Clustering> {
     if count < LEAST {

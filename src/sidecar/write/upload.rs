@@ -5,9 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use object_store::path::Path;
-use object_store::{
-    ObjectMeta, ObjectStoreExt, PutMode, PutOptions, PutPayload, PutResult, UpdateVersion, WriteMultipart,
-};
+use object_store::{ObjectMeta, ObjectStoreExt, PutMode, PutOptions, PutPayload, PutResult, UpdateVersion};
 
 use crate::sidecar::error::StoreError;
 use crate::sidecar::local::part_file::{Claim, Claimed};
@@ -17,6 +15,7 @@ use crate::sidecar::remote::cache_dir::keep;
 use crate::sidecar::remote::download::blocking;
 use crate::sidecar::remote::requests::within;
 use crate::sidecar::store::SidecarStore;
+use crate::sidecar::write::parts::Parts;
 
 /// Up to this size a sidecar is sent in one request, which the store can make conditional.
 const ONE_REQUEST: u64 = 16 << 20;
@@ -162,36 +161,43 @@ impl Upload<'_> {
         bytes: u64,
         before: Option<ObjectMeta>,
     ) -> Result<PutResult, StoreError> {
+        let upload = self.dir.store.put_multipart(self.path).await;
+        let mut parts = Parts::of(upload.map_err(|error| StoreError::object(self.url, error))?);
+        let sent = self.send_all_parts(&mut parts, claim, bytes, before).await;
+        match &sent {
+            Ok(_) => parts.upload = None,
+            Err(_) => parts.abort().await,
+        }
+        sent
+    }
+
+    async fn send_all_parts(
+        &self,
+        parts: &mut Parts,
+        claim: &Claim,
+        bytes: u64,
+        before: Option<ObjectMeta>,
+    ) -> Result<PutResult, StoreError> {
         let failed = |error| StoreError::object(self.url, error);
-        let upload = self.dir.store.put_multipart(self.path).await.map_err(failed)?;
         let part = PART.max(bytes.div_ceil(9_000));
-        let mut writer =
-            WriteMultipart::new_with_chunk_size(upload, usize::try_from(part).unwrap_or(usize::MAX));
         let mut at = 0;
         while at < bytes {
-            let sent = match read_part(claim, at, part).await {
-                Ok(chunk) => {
-                    at += chunk.len() as u64;
-                    writer.put(chunk.into());
-                    writer.wait_for_capacity(PARALLEL).await.map_err(failed)
-                }
-                Err(error) => Err(StoreError::io(self.url, error)),
-            };
-            if let Err(error) = sent {
-                let _ = writer.abort().await;
-                return Err(error);
-            }
+            let chunk = read_part(claim, at, part).await;
+            let chunk = chunk.map_err(|error| StoreError::io(self.url, error))?;
+            at += chunk.len() as u64;
+            parts.send(chunk.into());
+            parts.wait_until_fewer_than(PARALLEL).await.map_err(failed)?;
             tracing::trace!(url = %self.url, sent = at, of = bytes, "publishing a sidecar");
         }
+        parts.wait_until_fewer_than(1).await.map_err(failed)?;
         // A multipart upload cannot be made conditional, so look once more before it becomes visible.
         let now = self.dir.store.head(self.path).await.ok();
         if now.as_ref().map(|object| &object.e_tag) != before.as_ref().map(|object| &object.e_tag) {
-            let _ = writer.abort().await;
             return Err(StoreError::Superseded {
                 at: self.url.to_owned(),
             });
         }
-        writer.finish().await.map_err(failed)
+        parts.complete().await.map_err(failed)
     }
 
     /// The object as a listing will show it.

@@ -1,15 +1,15 @@
 //! One statement with the whole syntax of `CREATE INDEX` and `DROP INDEX`.
 //!
 //! DataFusion parses both and then drops half of the first (`WITH`, operator classes) and refuses
-//! the second. [`desugar`] turns them into a call of a table function with the same meaning, and
-//! [`HnswSessionExt::hnsw_sql`] runs that; any other statement goes to DataFusion as it is.
+//! the second. [`desugar`] turns them into a call of a table function with the same meaning (and `RESET hnsw.m` into
+//! a `SET`), and [`HnswSessionExt::hnsw_sql`] runs that; any other statement goes to DataFusion as it is.
 
 use async_trait::async_trait;
 use datafusion::common::config::SqlParserOptions;
 use datafusion::common::{Result, plan_err};
 use datafusion::dataframe::DataFrame;
 use datafusion::prelude::SessionContext;
-use datafusion::sql::parser::{DFParserBuilder, Statement as DFStatement};
+use datafusion::sql::parser::{DFParserBuilder, ResetStatement, Statement as DFStatement};
 use datafusion::sql::sqlparser::ast::{BinaryOperator, OrderByOptions};
 use datafusion::sql::sqlparser::ast::{
     CreateIndex, Expr, IndexColumn, IndexOption, IndexType, ObjectType, Statement, UnaryOperator, Value,
@@ -20,6 +20,8 @@ use datafusion::sql::sqlparser::parser::Parser;
 use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
 
 use self::names::Names;
+pub(crate) use self::operators::call;
+pub use self::operators::name_operator;
 use super::option_list::{Key, OptionList, metrics_in_sql};
 use crate::hnsw::VectorMetric;
 
@@ -46,6 +48,7 @@ pub trait HnswSessionExt {
     /// CREATE INDEX [IF NOT EXISTS] [name] ON t USING hnsw (column [vector_cosine_ops | ...])
     ///     [WITH (metric = 'cosine', m = 16, ef_construction = 200, seed = 42, stored = 'f32')]
     /// DROP INDEX [IF EXISTS] name [ON t]
+    /// RESET hnsw.setting
     /// ```
     ///
     /// An index is built when the returned frame is collected.
@@ -59,15 +62,14 @@ pub trait HnswSessionExt {
 #[async_trait]
 impl HnswSessionExt for SessionContext {
     async fn hnsw_sql(&self, sql: &str) -> Result<DataFrame> {
-        if !may_be_ours(sql) {
-            return self.sql(sql).await;
-        }
-        let ours = desugar(sql, &self.state().config_options().sql_parser)?;
-        self.sql(ours.as_deref().unwrap_or(sql)).await
+        let options = self.state().config_options().sql_parser.clone();
+        let ours = desugar(sql, &options)?;
+        let planned = self.sql(ours.as_deref().unwrap_or(sql)).await;
+        planned.map_err(|error| name_operator(error, sql, &options))
     }
 }
 
-/// The SQL that does what this `CREATE INDEX ... USING hnsw` or `DROP INDEX` says; `None` for any
+/// The SQL that does what this `CREATE INDEX ... USING hnsw`, `DROP INDEX` or `RESET hnsw...` says; `None` for any
 /// other statement, also for one that does not parse.
 ///
 /// # Errors
@@ -88,6 +90,7 @@ pub fn desugar(sql: &str, options: &SqlParserOptions) -> Result<Option<String>> 
             Statement::Drop { object_type, .. } => *object_type == ObjectType::Index,
             _ => false,
         },
+        DFStatement::Reset(ResetStatement::Variable(name)) => reset::setting(name).is_some(),
         _ => false,
     };
     if !statements.iter().any(ours) {
@@ -99,8 +102,14 @@ pub fn desugar(sql: &str, options: &SqlParserOptions) -> Result<Option<String>> 
             statements.len()
         );
     }
-    let Some(DFStatement::Statement(statement)) = statements.pop() else {
-        return Ok(None);
+    let statement = match statements.pop() {
+        Some(DFStatement::Statement(statement)) => statement,
+        Some(DFStatement::Reset(ResetStatement::Variable(name))) => {
+            return reset::setting(&name)
+                .map(|setting| reset::reset(&setting))
+                .transpose();
+        }
+        _ => return Ok(None),
     };
     let names = Names {
         lower_case: options.enable_ident_normalization,
@@ -167,7 +176,7 @@ fn parse_unnamed(sql: &str, options: &SqlParserOptions) -> Option<Vec<DFStatemen
 /// A look at the first word, which spares queries the parsing.
 fn may_be_ours(sql: &str) -> bool {
     let word = first_word(sql);
-    ["CREATE", "DROP"]
+    ["CREATE", "DROP", "RESET"]
         .iter()
         .any(|ours| word.eq_ignore_ascii_case(ours))
 }
@@ -371,5 +380,7 @@ fn literal(text: &str) -> String {
 }
 
 mod names;
+mod operators;
+mod reset;
 #[cfg(test)]
 mod tests;
