@@ -96,6 +96,11 @@ impl Shared {
     }
 }
 
+/// Whether a name looks like one of files, and hardly like one of a table.
+pub(crate) fn is_path(name: &str) -> bool {
+    name.contains('/') || name.contains('.')
+}
+
 impl std::fmt::Debug for Shared {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Shared")

@@ -15,7 +15,7 @@ use futures::FutureExt;
 
 use crate::rows::scan::is_parquet_listing;
 use crate::sql::search::table::VectorTable;
-use crate::sql::shared::Shared;
+use crate::sql::shared::{Shared, is_path};
 
 /// How long a statement that is being planned waits for a catalog.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -141,11 +141,6 @@ fn parquet_files(name: &TableReference, provider: Arc<dyn TableProvider>) -> Res
     Err(plan_datafusion_err!(
         "{name} is not a table of Parquet files; indexes are built for CREATE EXTERNAL TABLE ... STORED AS PARQUET"
     ))
-}
-
-/// Whether a name looks like one of files, and hardly like one of a table.
-pub(crate) fn is_path(name: &str) -> bool {
-    name.contains('/') || name.contains('.')
 }
 
 /// A table of Parquet files in a list of all of them.

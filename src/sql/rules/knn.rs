@@ -12,12 +12,11 @@ use tracing::warn;
 use super::guard::guarded;
 use super::point_lookup::look_up_vectors;
 use crate::rows::scan::is_parquet_listing;
-use crate::sql::ddl::tables::is_path;
 use crate::sql::options::{HnswOptions, Mode};
 use crate::sql::recognize::order_by::{Recognised, recognise};
 use crate::sql::recognize::refusal::Refusal;
 use crate::sql::search::table::{Asked, VectorTable};
-use crate::sql::shared::Shared;
+use crate::sql::shared::{Shared, is_path};
 
 /// What the rule is called among the session's optimizer rules.
 pub(crate) const NAME: &str = "hnsw_knn";
