@@ -3,6 +3,7 @@
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::FormatError;
+use super::checksum::Checksum;
 use super::section::Section;
 use super::view::View;
 use crate::hnsw::raw::reachable;
