@@ -240,13 +240,13 @@ impl Damaged {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_damage_to_a_local_sidecar_changes_an_answer() {
-    no_damage_changes_an_answer(Table::local(), from_environment("HNSW_DAMAGE_CASES", 400)).await;
+    no_damage_changes_an_answer(Table::local(), from_environment("HNSW_DAMAGE_CASES", 250)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_damage_to_the_copy_of_a_remote_sidecar_changes_an_answer() {
     let store = Arc::new(InMemory::new());
-    no_damage_changes_an_answer(Table::s3(store), from_environment("HNSW_DAMAGE_CASES", 400)).await;
+    no_damage_changes_an_answer(Table::s3(store), from_environment("HNSW_DAMAGE_CASES", 250)).await;
 }
 
 /// The rows of an answer by themselves: each with the vector and the distance that the table has for it.
@@ -315,13 +315,13 @@ async fn damage_to_a_large_sidecar_is_noticed_soon(change: impl Fn(&[u8]) -> Vec
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn damage_to_a_large_sidecar_gives_no_wrong_value_and_is_noticed_soon() {
-    let cases = from_environment("HNSW_DAMAGE_CASES", 400) / 4;
+    let cases = from_environment("HNSW_DAMAGE_CASES", 250) / 4;
     damage_to_a_large_sidecar_is_noticed_soon(<[u8]>::to_vec, cases).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn damage_to_a_large_sidecar_of_an_earlier_version_gives_no_wrong_value_and_is_noticed_soon() {
-    let cases = from_environment("HNSW_DAMAGE_CASES", 400) / 8;
+    let cases = from_environment("HNSW_DAMAGE_CASES", 250) / 8;
     damage_to_a_large_sidecar_is_noticed_soon(broken::without_row_sums, cases).await;
 }
 
