@@ -144,8 +144,8 @@ impl Progress {
         go_on: impl Fn() -> bool,
     ) -> Result<bool, (&'static str, String)> {
         while let Some(checksum) = checksums.get(self.number) {
-            let begin = checksum.place.start + self.done;
-            let piece = begin..checksum.place.end.min(begin + PIECE);
+            let begin = checksum.place.start.saturating_add(self.done);
+            let piece = begin..checksum.place.end.min(begin.saturating_add(PIECE));
             if !piece.is_empty() {
                 if !go_on() {
                     return Ok(false);
