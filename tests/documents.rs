@@ -98,3 +98,72 @@ fn links_between_documents_lead_somewhere() {
     }
     assert!(checked > 10, "{checked} links");
 }
+
+/// The words in backticks at the beginning of each row of the table under a heading.
+fn first_cells(document: &str, heading: &str) -> Vec<String> {
+    let text = std::fs::read_to_string(root().join(document)).expect("the document");
+    let (_, rest) = text
+        .split_once(&format!("\n## {heading}\n"))
+        .expect("the heading");
+    let section = rest.split("\n## ").next().unwrap_or_default();
+    let rows = section.lines().filter(|line| line.starts_with("| `"));
+    let cells = rows.map(|line| line.split(" | ").next().unwrap_or_default().to_owned());
+    cells
+        .flat_map(|cell| {
+            let words: Vec<String> = cell.split('`').skip(1).step_by(2).map(str::to_owned).collect();
+            words
+        })
+        .collect()
+}
+
+/// The codes that a source file gives as `=> "code"`.
+fn codes(source: &str) -> Vec<String> {
+    let text = std::fs::read_to_string(root().join(source)).expect("the source");
+    let (_, rest) = text.split_once("pub fn code(").expect("the codes");
+    let body = rest.split("\n    }\n").next().unwrap_or_default();
+    let given = body
+        .split("=> \"")
+        .skip(1)
+        .filter_map(|rest| rest.split_once('"'));
+    given.map(|(code, _)| code.to_owned()).collect()
+}
+
+fn assert_same(what: &str, mut written: Vec<String>, mut known: Vec<String>) {
+    written.sort();
+    known.sort();
+    assert_eq!(
+        written, known,
+        "{what}: the reference (left) and the code (right) differ"
+    );
+}
+
+#[test]
+fn the_reference_lists_every_setting() {
+    use datafusion::config::ExtensionOptions as _;
+    let entries = datafusion_hnsw::HnswOptions::default().entries();
+    let known = entries.into_iter().map(|entry| {
+        let key = entry.key.trim_start_matches("hnsw.");
+        key.to_owned()
+    });
+    assert_same(
+        "settings",
+        first_cells("docs/REFERENCE.md", "Settings"),
+        known.collect(),
+    );
+}
+
+#[test]
+fn the_reference_lists_every_reason_code() {
+    assert_same(
+        "reasons of queries",
+        first_cells("docs/REFERENCE.md", "Reason codes of queries"),
+        codes("src/sql/recognize/refusal.rs"),
+    );
+    let mut known = codes("src/sidecar/reason.rs");
+    known.extend(["damaged:<section>".to_owned(), "mode_exact".to_owned()]);
+    assert_same(
+        "reasons of files",
+        first_cells("docs/REFERENCE.md", "Reason codes of files"),
+        known,
+    );
+}

@@ -1,17 +1,19 @@
-//! What a set of rows remembers of the nodes of an index, so that the next search with the same filter need not find it
-//! out again.
+//! What a set of rows remembers about the nodes of an index, so that the next search with the same filter is
+//! quicker.
+//!
+//! It is plain data that knows nothing of searches, so a set of rows can own it.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::ids::IndexId;
 
-/// What a filter makes of the nodes of an index, as far as that is known.
+/// Which nodes of an index a filter allows, as far as that was found out.
 #[derive(Debug)]
 pub(crate) struct NodeBits {
-    /// A bit for each node: whether it is let in.
+    /// A bit for each node: whether it is allowed.
     words: Vec<AtomicU64>,
-    /// A bit for each of the words: whether it is known.
+    /// A bit for each of the words: whether it was found out.
     known: Vec<AtomicU64>,
 }
 
@@ -40,18 +42,19 @@ impl NodeBits {
     }
 }
 
-/// What a set of rows remembers of the nodes of the first index that it was asked about, from the second time on. Sets are
-/// equal whatever they remember, and one that changes forgets it.
+/// What a set of rows remembers of the first index that it was used for, from the second search on.
+///
+/// Two sets are equal whatever they remember. A set that changes forgets everything.
 #[derive(Debug, Default)]
 pub(crate) struct NodeMemory {
     index: OnceLock<IndexId>,
     bits: OnceLock<NodeBits>,
-    /// The nodes of all allowed rows, ascending, once all are asked for; none if they are too many to be remembered.
+    /// The nodes of all allowed rows, ascending, if they are few.
     pub(crate) listed: OnceLock<Box<[u32]>>,
 }
 
 impl NodeMemory {
-    /// The bits for this index, if it was asked about before.
+    /// The bits for this index, if the set was used for it before.
     pub(crate) fn again(&self, index: IndexId, node_count: u32) -> Option<&NodeBits> {
         let mut again = true;
         let first = self.index.get_or_init(|| {
@@ -62,18 +65,18 @@ impl NodeMemory {
     }
 }
 
-/// How many nodes are remembered one by one, of a set over so many rows: an eighth, and more if they are few.
+/// The most nodes that are remembered as a list: an eighth of the rows, or 16,384.
 pub(crate) fn most_listed(rows: u64) -> u64 {
     (rows / 8).max(16_384).min(rows)
 }
 
-/// The bytes that a set of `count` of so many rows remembers at most: the bits, and the list if they are few.
+/// The bytes that a set of `count` of `rows` rows remembers at most.
 pub(crate) fn most_remembered(rows: u64, count: u64) -> u64 {
     let listed = if count <= most_listed(rows) { 4 * count } else { 0 };
     rows / 8 + rows / 512 + listed
 }
 
-/// The same of a set of any of so many rows.
+/// The same for any set of so many rows.
 pub(crate) fn most_remembered_of_any(rows: u64) -> u64 {
     most_remembered(rows, most_listed(rows))
 }

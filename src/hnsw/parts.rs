@@ -21,7 +21,7 @@ pub(crate) struct Parts<'a> {
     /// Groups of near nodes, if the nodes are many and have codes.
     pub(crate) clusters: Option<Clusters<'a>>,
     pub(crate) node_rows: NodeRows<'a>,
-    /// The slot of each row, or [`NO_SLOT`]. A slot below the node count is that node's.
+    /// The slot of each row, or [`NO_SLOT`](crate::hnsw::ids::NO_SLOT). A slot below the node count is that node's.
     pub(crate) row_slots: &'a [Le32],
     pub(crate) vectors: Vectors<'a>,
     /// Slots: the nodes, then the rows that have a vector but no node.

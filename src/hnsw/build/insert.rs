@@ -75,7 +75,7 @@ pub(crate) fn link_all(
         let most = (sequence.len() / LARGEST_BATCH).max(1);
         let size = (done / BATCH_GROWTH).clamp(1, most).min(sequence.len() - done);
         let mut batch = sequence[done..done + size].to_vec();
-        // Neighbors in number are neighbors in space: they search over the same, still cached, nodes.
+        // Nodes with near numbers are near in space, so their searches meet the same nodes, which are still cached.
         batch.sort_unstable();
         insert_batch(graph, points, &batch, ef_construction);
         done += size;
@@ -129,8 +129,8 @@ fn insert_batch(graph: &mut Graph, points: &Points<'_>, batch: &[u32], ef_constr
 
 /// Searches for a new node, layer by layer, and chooses its neighbors.
 ///
-/// Of `ef_construction` candidates only the nearest two fifths are looked at: the others were met on the way and may
-/// become neighbors; to look at theirs took a quarter of a build and gave little (`docs/ENGINE.md`).
+/// Of `ef_construction` candidates only the nearest two fifths are expanded. Expanding the others takes a quarter
+/// of a build and gains little (`docs/design/engine-log.md`).
 fn choose(
     graph: &Graph,
     points: &Points<'_>,

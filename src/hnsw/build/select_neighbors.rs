@@ -11,7 +11,7 @@ use crate::hnsw::query_vector::{Query, vector_length};
 ///
 /// The inner product is no distance, but the graph is built with it all the same: every node then links to
 /// the long vectors that win, and a beam search is among them at once. Lifting the points onto a sphere, where the
-/// order is that of a distance, is neater and finds next to nothing when lengths differ (`docs/ENGINE.md`).
+/// order is that of a distance, is neater and finds next to nothing when lengths differ (`docs/design/engine-log.md`).
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Points<'a> {
     /// Distances between codes: integers, so the same graph on every machine.

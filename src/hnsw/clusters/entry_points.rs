@@ -1,8 +1,8 @@
 //! Where a beam search of layer 0 begins: among the nodes of the clusters nearest to the query.
 //!
-//! The paper descends from layer to layer, a cache miss or two for each node it meets, and a query that lands in the
-//! wrong cluster stays there. Centroids of clusters lie side by side in memory and no node is met twice: many more of them
-//! are compared in less time, and the beam search begins with candidates that are near already.
+//! The paper descends from layer to layer. That costs a cache miss or two for each node, and a query that lands
+//! in the wrong cluster stays there. Centroids lie side by side in memory, so many of them are compared in less
+//! time, and the beam search begins with candidates that are near already.
 
 use super::inverted_lists::{Clusters, Groups, compare};
 use crate::hnsw::graph::candidate_list::Candidate;
@@ -10,18 +10,21 @@ use crate::hnsw::graph::distance_computer::{CodeDistances, DistanceComputer};
 use crate::hnsw::graph::search_layer::Scratch;
 use crate::hnsw::kernels;
 
-/// Nearest groups whose clusters are compared, unless fewer hold an eighth of all clusters; and candidates for each more.
+/// Coarse centroids whose clusters are compared, at least. Fewer if these hold an eighth of all clusters.
 const GROUPS: usize = 4;
+/// Candidates for each further coarse centroid.
 const EF_A_GROUP: usize = 8;
-/// Nearest clusters that the beam search begins in, and candidates for each more.
+/// Clusters whose nodes become the first candidates, at least.
 const CLUSTERS: usize = 2;
+/// Candidates for each further cluster.
 const EF_A_CLUSTER: usize = 32;
-/// The most nodes of a cluster and a layer that are compared, evenly spread over those that there are: from a few
-/// of them a beam search is at the others in a step.
+/// Nodes of a cluster and a layer that are compared, at most. They are spread evenly: one step of the beam search
+/// leads from a few of them to the others.
 const NODES: usize = 16;
 
-/// Leaves near nodes in the candidate list, which holds `ef`; all that were compared are met. False if the clusters are too few to be
-/// in groups: then a descent is as good.
+/// Leaves nodes near the query in the candidate list, whose length is `ef`, and marks them as visited.
+///
+/// False if the index has no coarse centroids: then the search descends through the layers instead.
 pub(crate) fn enter_nearest_clusters(
     clusters: &Clusters<'_>,
     computer: &CodeDistances<'_>,
@@ -101,7 +104,7 @@ fn enter(
     met > 0
 }
 
-/// The place of the nearest that was not yet taken.
+/// The place of the nearest that was not taken before.
 #[inline(always)]
 fn take_nearest(order: &mut [u64]) -> Option<usize> {
     let nearest = order.iter().copied().fold(u64::MAX, u64::min);

@@ -1,4 +1,4 @@
-//! Clusters: groups of near nodes, and where each lies among the nodes.
+//! Clusters as an index stores them: their centroids, and which nodes each of them holds.
 
 use std::ops::Range;
 use std::sync::OnceLock;
@@ -8,28 +8,29 @@ use crate::hnsw::graph::distance_computer::{CodeDistances, DistanceComputer};
 use crate::hnsw::ids::Le32;
 use crate::hnsw::kernels::{self, CodeRows};
 
-/// Clusters of a group, at least; and how many times that their root is more.
+/// Clusters under one coarse centroid, at least.
 const GROUP: usize = 12;
+/// With many clusters there are more under one coarse centroid: this fraction of the root of their number.
 const GROUPS_FOR_ROOT: usize = 4;
-/// Fewer clusters than this are not in groups: beam searches descend from layer to layer.
+/// Indexes with fewer clusters have no coarse centroids; searches descend through the layers.
 const LEAST_GROUPED: usize = 128;
 
-/// The clusters of an index, as it keeps them.
+/// The clusters of an index in memory.
 #[derive(Clone, Debug)]
 pub(crate) struct OwnedClusters {
     pub(crate) centroids: Vec<u8>,
     pub(crate) starts: Vec<Le32>,
-    /// The codes of the means of `group` clusters each.
+    /// The codes of the coarse centroids, each the mean of `group` clusters.
     pub(crate) groups: Vec<u8>,
-    /// Clusters of a group; 0 if there are no groups, as the clusters are few.
+    /// Clusters under one coarse centroid; 0 if there are no coarse centroids.
     pub(crate) group: u32,
     /// The squared lengths of the centroids, once they were asked for.
     pub(crate) squares: OnceLock<Vec<u32>>,
 }
 
 impl OwnedClusters {
-    /// Where the clusters lie among nodes in the order `numbered`: sorted by their highest layer, and by cluster
-    /// within each.
+    /// Finds where the nodes of each cluster lie. `numbered` is the order of the nodes: by their highest
+    /// layer, and by cluster within each layer.
     pub(crate) fn new(clusters: Clustering, stride: usize, numbered: &[u32], levels: &[u32]) -> Self {
         let layers = levels.len();
         let of = |node: usize| clusters.of[numbered[node] as usize] as usize;
@@ -80,7 +81,7 @@ impl OwnedClusters {
     }
 }
 
-/// Groups of near nodes.
+/// The clusters of an index, in memory or in a mapped file.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Clusters<'a> {
     /// The codes of the clusters' centroids.
@@ -90,16 +91,16 @@ pub(crate) struct Clusters<'a> {
     pub(crate) starts: &'a [Le32],
     pub(crate) layers: usize,
     pub(crate) squares: &'a OnceLock<Vec<u32>>,
-    /// If the clusters are many.
+    /// The coarse centroids, if there are many clusters.
     pub(crate) groups: Option<Groups<'a>>,
 }
 
-/// Runs of clusters that follow each other.
+/// Coarse centroids. Each stands for a run of clusters that follow each other.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Groups<'a> {
     /// The codes of their means.
     pub(crate) centroids: CodeRows<'a>,
-    /// Clusters of each; the last may have fewer.
+    /// Clusters under each; the last may have fewer.
     pub(crate) size: u32,
 }
 
@@ -108,7 +109,7 @@ impl Groups<'_> {
         u32::try_from(self.centroids.bytes.len() / self.centroids.stride).expect("no more than cells")
     }
 
-    /// The clusters of a group, of `clusters` in all.
+    /// The clusters under a coarse centroid, of `clusters` in all.
     pub(crate) fn clusters(&self, group: usize, clusters: usize) -> Range<u32> {
         let first = group * self.size as usize;
         let place = |cluster: usize| u32::try_from(cluster.min(clusters)).expect("no more than nodes");
@@ -150,7 +151,8 @@ impl Clusters<'_> {
     }
 }
 
-/// Compares `ids` with the query and leaves a word for each in `order`: its key, then its place among them.
+/// Compares `ids` with the query. Leaves a word for each in `order`: its key in the upper half, its place among
+/// `ids` in the lower.
 #[inline(always)]
 pub(crate) fn compare(computer: &CodeDistances<'_>, ids: &[u32], keys: &mut Vec<u32>, order: &mut Vec<u64>) {
     keys.resize(keys.len().max(ids.len()), 0);

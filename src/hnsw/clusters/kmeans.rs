@@ -1,7 +1,7 @@
-//! Clusters: compact groups of nodes, found by k-means over the codes (Lloyd's algorithm, in two steps).
+//! Finds compact clusters of nodes by k-means over their codes (Lloyd's algorithm), in two steps: coarse clusters
+//! of a sample, then clusters within each of them.
 //!
-//! A filtered search looks into the clusters nearest to its query, and nodes of one cluster lie near each other in
-//! the file. All sums are of integers, so the clusters do not depend on the threads.
+//! All sums are sums of integers, so the clusters do not depend on the number of threads.
 
 use std::ops::Range;
 
@@ -10,21 +10,22 @@ use rayon::prelude::*;
 use crate::hnsw::kernels::{CodeMetric, CodeRows, Isa, QueryCode, code_keys};
 use crate::hnsw::progress::Watch;
 
-/// Nodes of a cluster, on average, in sets that have no more clusters than [`MOST`] for that.
+/// Nodes of a cluster on average, as long as there are at most 4,096 clusters.
 const SIZE: u32 = 64;
-/// Fewer nodes than this have no clusters: all of them are compared as quickly.
+/// An index with fewer nodes has no clusters: comparing all codes is as quick.
 const LEAST: u32 = 512;
 /// Rounds of Lloyd's algorithm in each step.
 const ROUNDS: usize = 4;
-/// Rounds over all nodes at the end, and the groups of clusters among which a node looks for its cluster.
+/// Rounds over all nodes at the end.
 const LAST_ROUNDS: usize = 2;
+/// In those rounds a node looks for its cluster under so many coarse centroids.
 const GROUPS: usize = 4;
 /// Centroids that are compared at a time.
 const BLOCK: usize = 64;
-/// Nodes of the first step, for each of its groups.
+/// Nodes in the sample of the first step, for each coarse cluster.
 const SAMPLE: u32 = 256;
 
-/// The clusters of a set of nodes.
+/// Which cluster each node belongs to.
 #[derive(Debug)]
 pub(crate) struct Clustering {
     /// The cluster of each node.
@@ -33,7 +34,7 @@ pub(crate) struct Clustering {
     pub(crate) centroids: Vec<u8>,
 }
 
-/// The clusters of the nodes `0..count`; none if they are few. Of no use once the watch has stopped.
+/// Clusters the nodes `0..count`. `None` if they are few. The result is meaningless once `watch` has stopped.
 pub(crate) fn cluster(codes: CodeRows<'_>, count: u32, watch: &Watch<'_>) -> Option<Clustering> {
     if count < LEAST {
         return None;
@@ -164,8 +165,11 @@ impl Centroids {
         self.bytes.len() / self.stride
     }
 
-    /// Tells `each` of some centroids with their keys from a code, which order like squared differences for every metric,
-    /// as clusters are to be compact: `|x - c|²` is `|c|² - 2 x c` and what depends on the code alone.
+    /// Calls `each` with the key and the number of some centroids, compared with a code.
+    ///
+    /// Clusters are to be compact under every metric, so the keys order like squared differences. `|x - c|²`
+    /// is `|c|² - 2 x c` plus a term that depends on the code alone, so a product and a stored square
+    /// suffice.
     fn keys_of(&self, code: &[u8], range: Range<usize>, mut each: impl FnMut(u64, u32)) {
         let query = QueryCode::new(CodeMetric::Dot, code);
         let rows = CodeRows {

@@ -1,35 +1,38 @@
-//! The clusters of an index, nearest to a query first.
+//! Ranks clusters by the distance of their centroids to a query, a few at a time.
 
 use super::inverted_lists::Clusters;
 use crate::hnsw::graph::distance_computer::CodeDistances;
 use crate::hnsw::kernels::{self, CodeMetric, Isa, Ones, QueryCode, dot_base};
 
-/// Keys that are looked at to find a limit.
+/// Keys that are sampled to find a limit.
 const SAMPLE: usize = 128;
 /// Keys that are compared with a limit at a time.
 const BLOCK: usize = 64;
-/// Parts of the range of keys that are told apart before clusters are put in order.
+/// Buckets of the counting sort.
 const PARTS: usize = 512;
-/// Steps for each cluster to its place among those of its part, at most; if one cluster is so far away that most others are in one
-/// part, sorting takes fewer.
+/// Steps of the insertion sort for each cluster, at most. Where one outlier puts most others into one bucket, an
+/// ordinary sort takes over.
 const STEPS: usize = 8;
 
-/// Clusters in the order of their distance, and of their numbers if that is the same: some of them at a time, since most are
-/// never asked for. Which of them are compared at all does not change the order of the others.
+/// Clusters in the order of their keys, ties by number.
+///
+/// They are sorted a part at a time, because most of them are never asked for. The order of some does not depend
+/// on which others are compared.
 #[derive(Debug, Default)]
 pub(crate) struct Nearest {
     /// The keys of all clusters.
     keys: Vec<u32>,
     /// Some of them, sorted.
     sample: Vec<u32>,
-    /// Keys and clusters from one limit up to the next.
+    /// Keys and clusters between the last limit and the next.
     found: Vec<u64>,
-    /// The same in order, and how many of them were given.
+    /// The same, sorted.
     order: Vec<u64>,
+    /// How many of them were given.
     given: usize,
-    /// All clusters with smaller keys were put in order.
+    /// All clusters with smaller keys were sorted.
     limit: u64,
-    /// How many clusters will be put in order next, about.
+    /// About how many clusters are sorted next.
     more: usize,
 }
 
@@ -40,7 +43,7 @@ impl Nearest {
             + 8 * (self.found.capacity() + self.order.capacity())
     }
 
-    /// Compares the centroids of these clusters with the query. About `first` of them will be asked for.
+    /// Compares these centroids with the query. The caller will ask for about `first` of them.
     #[inline(always)]
     pub(crate) fn fill(
         &mut self,
@@ -95,7 +98,7 @@ impl Nearest {
         (self.given, self.limit, self.more) = (0, 0, first.max(1));
     }
 
-    /// The place of the next cluster among those given, and the key of its centroid.
+    /// The place of the next cluster among those that were compared, and the key of its centroid.
     #[inline(always)]
     pub(crate) fn next(&mut self, isa: Isa) -> Option<(usize, u32)> {
         while self.given == self.order.len() {
@@ -110,7 +113,7 @@ impl Nearest {
         Some((cluster, u32::try_from(word >> 32).expect("32 bits")))
     }
 
-    /// Raises the limit, by the sample, and finds the clusters below it that were not below it before.
+    /// Raises the limit by help of the sample, and sorts the clusters between the old limit and the new one.
     #[inline(always)]
     fn put_in_order(&mut self, isa: Isa) {
         let before = self.sample.partition_point(|&key| u64::from(key) < self.limit);
@@ -137,7 +140,7 @@ impl Nearest {
         self.sort_by_parts();
     }
 
-    /// Puts what was found in order, by counting how much of it falls into each part.
+    /// A counting sort by key, then an insertion sort within the buckets.
     #[inline(always)]
     fn sort_by_parts(&mut self) {
         let found = &self.found;
@@ -165,7 +168,7 @@ impl Nearest {
     }
 }
 
-/// By insertion, as hardly any word has far to go; or else as any other words are sorted.
+/// Sorts by insertion while words are near their places, and like any other words if they are not.
 #[inline(always)]
 fn sort_nearly_sorted(words: &mut [u64]) {
     let mut steps = STEPS * words.len();

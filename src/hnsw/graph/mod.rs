@@ -1,8 +1,9 @@
 //! Neighbor lists, and the one beam search over them.
 //!
-//! In reading order: [`links`] is the graph as bytes, [`distance_computer`] compares a query with nodes,
-//! [`candidate_list`] keeps the nearest nodes so far, [`search_layer`] is the beam search, [`entry_points`] says where it
-//! begins on layer 0.
+//! In reading order: [`links`], [`vectors`] and [`node_rows`] are a graph as bytes and [`owned`] is one in
+//! memory; [`distance_computer`] compares a query with nodes; [`candidate_list`] keeps the nearest nodes found,
+//! [`visited`] those met, [`node_filter`] says which are allowed; [`search_layer`] is the beam search;
+//! [`reachable`] follows all links.
 
 pub(crate) mod candidate_list;
 pub(crate) mod distance_computer;

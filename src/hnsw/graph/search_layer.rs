@@ -1,4 +1,4 @@
-//! The one search loop, and the context it keeps.
+//! The beam search of one layer (Algorithm 2), and the memory that it reuses.
 
 use super::candidate_list::{Candidate, CandidateList};
 use super::distance_computer::DistanceComputer;
@@ -8,7 +8,7 @@ use super::visited::Visited;
 use crate::hnsw::error::{Damaged, SearchError, Stop};
 use crate::hnsw::kernels::{self, Isa};
 
-/// The paper's *v*, *C* and *W*, the neighbors of a hop and the entries to a layer; reused between searches.
+/// The paper's *v*, *C* and *W*, the neighbors of a hop and the entry points of a layer, reused between searches.
 #[derive(Debug, Default)]
 pub(crate) struct Scratch {
     pub(crate) visited: Visited,
@@ -16,7 +16,7 @@ pub(crate) struct Scratch {
     pub(crate) fresh: Vec<u32>,
     pub(crate) arrived: Vec<u32>,
     pub(crate) keys: Vec<u32>,
-    /// A word for each of some clusters or groups, see [`compare`](crate::hnsw::clusters::inverted_lists::compare).
+    /// A word for each of some clusters, see [`compare`](crate::hnsw::clusters::inverted_lists::compare).
     pub(crate) order: Vec<u64>,
     entries: Vec<Candidate>,
     pub(crate) nodes_visited: u64,
@@ -32,23 +32,23 @@ impl Scratch {
     }
 }
 
-/// Nodes whose neighbors are looked at together once `ef` candidates are found: what they are compared by is
-/// waited for once, and nearly all of them would have their turn anyway. Fewer, if their cache lines would
-/// queue up.
+/// Candidates whose neighbors are collected and compared together, once `ef` candidates are found. Their codes
+/// are then on their way from memory at the same time, and nearly all of these candidates would be expanded
+/// anyway.
 const TOGETHER: usize = 3;
-/// Cache lines of codes that are on their strategy at a time are enough at so many for each neighbor.
+/// Cache lines of codes for each neighbor that may be on their way at a time. Longer codes mean fewer candidates
+/// together.
 const LINES: usize = 8;
-/// Candidates that a layer hands down, at most: one leads to the wrong cluster now and then.
+/// Entry points that a layer hands down, at most. With one, a descent ends in the wrong cluster now and then.
 const ENTRIES: usize = 8;
-/// Nodes of the layer for each of them.
+/// Nodes of the layer for each entry point.
 const NODES_AN_ENTRY: u32 = 1500;
 
-/// Rounds of a beam search, of up to 100 distances each, after which it asks whether to stop.
+/// Rounds of a beam search after which it asks whether to stop. A round computes up to 100 distances.
 const CHECKED: u32 = 64;
 
-/// Searches one layer for the `ef` nodes nearest to the query (Algorithm 2), from what the candidate list holds.
-///
-/// Leaves them in the candidate list, nearest first.
+/// Searches one layer for the `ef` nodes nearest to the query (Algorithm 2), beginning with what the candidate
+/// list holds, and leaves them there.
 ///
 /// # Errors
 ///
@@ -63,7 +63,7 @@ pub(crate) fn search_layer(
     search_among(links, computer, layer, &EveryNode, stop, scratch)
 }
 
-/// [`search_layer`] over those nodes alone that `filter` lets in; the others are not gone through.
+/// [`search_layer`] over the nodes that `filter` allows; it does not pass through others.
 ///
 /// # Errors
 ///
@@ -83,7 +83,7 @@ pub(crate) fn search_among(
     go_on(links, computer, layer, filter, stop, scratch)
 }
 
-/// The rest of [`search_among`], where the nodes that were met are noted already.
+/// The rest of [`search_among`], after the candidates were marked as visited.
 ///
 /// # Errors
 ///
@@ -212,7 +212,7 @@ pub(crate) fn descend(
     Ok(())
 }
 
-/// Makes what the candidate list holds the entries of a search with `ef` candidates.
+/// Makes what the candidate list holds the entry points of a search with `ef` candidates.
 fn enter(scratch: &mut Scratch, ef: usize) {
     let Scratch {
         candidate_list,

@@ -1,9 +1,9 @@
-//! A filter in the order of the nodes.
+//! A filter over rows as a filter over nodes.
 //!
-//! Rows that are near each other in space are anywhere in a filter's bits, and which rows a node stands for is one more
-//! place in memory. So whether a node is let in costs a cache miss or two, for each of thousands of nodes that a filtered
-//! search meets. A filter that is asked for again, by the next query, remembers: nodes that are near each other are
-//! neighbors in number, so they are found out 64 at a time. One that is asked for once only does not pay for that.
+//! A filter is a set of rows, but a search meets nodes. Finding out whether a node is allowed takes a cache miss
+//! or two: the row of the node, and the bit of the row. A search meets thousands of nodes. So a filter that is
+//! used for a second search remembers a bit for each node. Near nodes have near numbers, so 64 bits are found out
+//! at a time. A filter that is used once does not pay for that.
 
 use std::ops::Range;
 
@@ -15,7 +15,7 @@ use crate::hnsw::parts::Parts;
 use crate::hnsw::row_set::RowSet;
 use crate::id::RowId;
 
-/// The nodes of the allowed rows, in the order of the rows. A node comes as often as it has allowed rows.
+/// The nodes of the allowed rows, in the order of the rows. A node comes once for each of its allowed rows.
 pub(crate) fn nodes_of_rows<'a>(
     parts: &'a Parts<'_>,
     allowed: &'a RowSet,
@@ -24,11 +24,11 @@ pub(crate) fn nodes_of_rows<'a>(
     allowed.iter().filter_map(move |row| Some((row, node(row)?)))
 }
 
-/// The nodes of an index that a filter lets in.
+/// The nodes of an index that a filter allows.
 pub(crate) struct AllowedNodes<'a> {
     pub(crate) parts: &'a Parts<'a>,
     pub(crate) rows: &'a RowSet,
-    /// What is known from searches before.
+    /// What earlier searches found out.
     bits: Option<&'a NodeBits>,
     isa: Isa,
 }
@@ -48,7 +48,8 @@ impl<'a> AllowedNodes<'a> {
         self.parts.selectivity(self.rows.count())
     }
 
-    /// Whether one of a node's rows is allowed. A node that has no row is, so that whoever asks for it finds out.
+    /// Whether one of a node's rows is allowed. A node without rows is damage; it counts as allowed, so that
+    /// re-ranking reports it.
     #[inline(always)]
     pub(crate) fn admits(&self, node: u32) -> bool {
         match self.bits {
@@ -66,7 +67,7 @@ impl<'a> AllowedNodes<'a> {
         self.rows.contains(row)
     }
 
-    /// The bits of the 64 nodes from 64 times `place` on; 0 beyond the last node.
+    /// The bits of the 64 nodes from `64 * place` on; 0 beyond the last node.
     #[inline(always)]
     fn word(&self, bits: &NodeBits, place: usize) -> u64 {
         bits.get(place).unwrap_or_else(|| self.find_out(bits, place))
@@ -110,7 +111,7 @@ impl<'a> AllowedNodes<'a> {
         found & u64::MAX >> (64 - count)
     }
 
-    /// Writes the allowed ones of some nodes to `found`, from place `count` on, and makes room there. Gives where they end.
+    /// Writes the allowed nodes of a range to `found`, from place `count` on, and gives where they end.
     #[inline(always)]
     pub(crate) fn among(&self, nodes: Range<u32>, found: &mut Vec<u32>, mut count: usize) -> usize {
         let mut node = nodes.start;
@@ -126,8 +127,8 @@ impl<'a> AllowedNodes<'a> {
         count
     }
 
-    /// The nodes of all allowed rows, ascending, each once, if the filter was asked about this index before and they are
-    /// not too many: by then it pays to remember them in the order in which they lie.
+    /// All allowed nodes, ascending, each once. `None` if the filter is used for the first time or allows
+    /// many.
     pub(crate) fn listed(&self) -> Option<&'a [u32]> {
         let few = self.rows.count() <= most_listed(self.parts.row_count());
         (self.bits.is_some() && few).then(|| {

@@ -10,8 +10,8 @@ use crate::hnsw::parts::Parts;
 use crate::hnsw::quantize::rounding::Rounding;
 use crate::hnsw::query_vector::Query;
 
-/// Algorithm 5: down the layers, then a search of layer 0 with `ef` candidates, left in the candidate list. Gives how wrong their
-/// keys are.
+/// Algorithm 5: finds entry points, then searches layer 0 with `ef` candidates and leaves them in the candidate
+/// list. Gives how wrong their keys may be.
 pub(crate) fn beam_search(
     parts: &Parts<'_>,
     query: &Query<'_>,

@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use crate::hnsw::clusters::nearest::Nearest;
 use crate::hnsw::graph::search_layer::Scratch;
 
-/// What a search reuses from the one before on this thread.
+/// Memory that a search on a thread leaves to the next.
 #[derive(Debug, Default)]
 pub(crate) struct SearchContext {
     pub(crate) scratch: Scratch,

@@ -1,45 +1,48 @@
-//! What a search costs, by strategy, in comparisons of one row's code.
+//! What each strategy of a search costs. The unit is one comparison of a row's code.
 //!
-//! The model only has to order the strategies: it was fitted on 200,000 x 128 and 12,000 x 384, and the data of the fit are
-//! in `docs/ENGINE.md`.
+//! The model only has to order the strategies. Its constants were fitted on 200,000 x 128 and 12,000 x 384;
+//! `docs/design/engine-log.md` has the data, and `benches/engine` (`-- filters`) shows each strategy beside what
+//! the model takes.
 
 use super::options::SearchStrategy;
 use super::probe_budget::{kept, with_spare};
 use crate::hnsw::config::StoredVectors;
 use crate::hnsw::parts::Parts;
 
-/// A candidate of a narrow beam search, which finds most of what it looks at in the caches; and of a wide one, for each
-/// square root of its width, as memory is waited for and the sorted candidates make way for each other.
+/// A candidate of a beam search with a short candidate list, most of which lies in the caches.
 const CANDIDATE: f64 = 38.0;
+/// A candidate of a beam search with a long candidate list, for each square root of its length. Longer lists wait
+/// for memory and move more candidates at each insertion.
 const CANDIDATE_OF_WIDE: f64 = 1.8;
-/// A candidate whose vector is looked at in the end.
+/// A candidate whose vector is compared when the answer is re-ranked.
 const RERANKED: f64 = 18.0;
-/// A cluster that is not looked into.
+/// A cluster whose centroid is compared and that is not probed.
 const CLUSTER: f64 = 0.4;
-/// A candidate that is looked for in clusters, for each cube root of the rows for one that is allowed; and a row of the
-/// answer, as clusters are looked into until none improves it. Both if codes are long, as finding a row takes as long as
-/// comparing so many bytes.
+/// A candidate of a probe, for each cube root of the rows per allowed row.
 const CANDIDATE_IN_CLUSTERS: f64 = 5.8;
+/// A row of the answer of a probe, because a probe goes on until no row improves the answer.
 const FOUND_IN_CLUSTERS: f64 = 45.0;
+/// Bytes of code that are compared in the time that it takes to find an allowed row.
 const FINDING: f64 = 300.0;
-/// An allowed row, if most are looked for.
+/// An allowed row of a probe that compares most of them.
 const ROW_IN_CLUSTERS: f64 = 4.0;
-/// A code that gets among the nearest makes way for itself: for each of those.
+/// An insertion into the candidate list, for each candidate that is in it.
 const MAKING_WAY: f64 = 0.06;
-/// How much wider than `ef / share` a beam search must be so that as many of the true neighbors are found: less,
-/// since a beam search that is wide anyway finds nearly all of them.
+/// The candidate list of a filtered beam search, as a multiple of `ef / selectivity`. Less than 1, because a long
+/// list finds nearly all true neighbors anyway.
 const WIDER: f64 = 0.55;
-/// How much wider than `k / share` it must be so that it hardly ever finds fewer than `k` allowed rows.
+/// The same as a multiple of `k / selectivity`, so that it hardly ever finds fewer than `k` allowed rows.
 const ENOUGH: f64 = 1.2;
 
-/// The more rows are forbidden, the likelier it is that a beam search is for nothing: how likely, for all of them. More than it is
-/// by chance, as queries that are far from all that is allowed should not pay twice.
+/// The chance that a filtered beam search finds too little and a probe has to follow, for each share of rows that
+/// is forbidden. It is set higher than that chance, so that queries far from all allowed rows do not pay twice.
 const WASTED: f64 = 1.5;
 
-/// Deviations by which the `k`-th nearest allowed candidate may come later than expected before a beam search is not believed.
+/// Standard deviations by which the `k`-th allowed candidate may rank later than expected before a beam search
+/// counts as failed.
 const DEVIATIONS: f64 = 1.25;
 
-/// What looking at one vector costs.
+/// A comparison of a full vector.
 fn vector(parts: &Parts<'_>) -> f64 {
     match parts.vectors.stored {
         StoredVectors::F32 => 10.0,
@@ -48,18 +51,18 @@ fn vector(parts: &Parts<'_>) -> f64 {
     }
 }
 
-/// What a beam search costs.
+/// A beam search with a candidate list of this length, of which so many are re-ranked.
 fn beam_search(width: f64, reranked: f64) -> f64 {
     width * CANDIDATE.max(CANDIDATE_OF_WIDE * width.sqrt()) + reranked * RERANKED
 }
 
-/// Whether looking at every vector costs less than a beam search of `ef` candidates; the more so as its answer is exact.
+/// Whether comparing every vector costs no more than a beam search with `ef` candidates. It is exact as well.
 pub(crate) fn is_exact_cheaper(parts: &Parts<'_>, k: usize, ef: usize) -> bool {
     f64::from(parts.node_count()) * vector(parts) <= beam_search(ef as f64, k as f64)
 }
 
-/// The fewest allowed candidates of a beam search of this width for its answer to count: fewer than three quarters of what a
-/// filter that has nothing to do with the query leaves mean that the beam search looked in the wrong place.
+/// The fewest allowed candidates with which a beam search counts as successful: three quarters of those that a
+/// filter leaves which is independent of the query. Fewer mean that the allowed rows are elsewhere.
 pub(crate) fn enough(parts: &Parts<'_>, count: u64, k: usize, width: usize) -> usize {
     #[expect(
         clippy::cast_possible_truncation,
@@ -70,8 +73,8 @@ pub(crate) fn enough(parts: &Parts<'_>, count: u64, k: usize, width: usize) -> u
     (usual - usual / 4).max(k)
 }
 
-/// The rank among all candidates of the `k`-th nearest allowed one that a filter without any relation to the query leaves,
-/// and some deviations more.
+/// The rank among all candidates that the `k`-th nearest allowed one has at most, if the filter is independent of
+/// the query.
 pub(crate) fn expected_within(parts: &Parts<'_>, count: u64, k: usize) -> usize {
     let (share, k) = (parts.selectivity(count), k as f64);
     #[expect(
@@ -83,7 +86,8 @@ pub(crate) fn expected_within(parts: &Parts<'_>, count: u64, k: usize) -> usize 
     rank
 }
 
-/// The width of a beam search that finds about `ef` allowed candidates, and `k` of them nearly always.
+/// The length of the candidate list with which a beam search finds about `ef` allowed candidates, and `k` of them
+/// nearly always.
 pub(crate) fn width(parts: &Parts<'_>, count: u64, k: usize, ef: usize) -> usize {
     #[expect(
         clippy::cast_possible_truncation,

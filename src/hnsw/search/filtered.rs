@@ -1,15 +1,14 @@
 //! Search among the allowed rows only.
 //!
-//! The cheapest strategy is taken, by a model of costs ([`cheapest`]):
+//! [`cheapest`] chooses one of four strategies by their estimated cost:
 //!
-//! - look at the vectors of all allowed rows: the answer is exact;
-//! - compare the codes of all allowed rows, and rerank among the nearest by their vectors;
-//! - compare those in the clusters nearest to the query, and beam search from the nearest of them to their neighbors,
-//!   over allowed nodes only;
-//! - beam search the graph as if nothing were filtered, but wider, and keep what is allowed. If that leaves too few, or
-//!   only far ones, because the query's neighbourhood is not where the allowed rows are, look for more in the clusters.
+//! - compare the vectors of all allowed rows; the answer is exact;
+//! - compare the codes of all allowed rows, and re-rank the nearest by their vectors;
+//! - probe the clusters nearest to the query, then search from what they gave over allowed nodes only;
+//! - search the graph as if there were no filter, with a longer candidate list, and keep what is allowed. If that
+//!   leaves too few candidates, or only far ones, the clusters are probed too.
 //!
-//! If no more rows are allowed than candidates would be kept, each of them is looked at.
+//! If no more rows are allowed than the candidate list would hold, all of them are compared.
 
 use super::allowed_nodes::{AllowedNodes, nodes_of_rows};
 use super::beam_search::beam_search;
@@ -31,7 +30,8 @@ use crate::hnsw::quantize::rounding::Rounding;
 use crate::hnsw::query_vector::Query;
 use crate::hnsw::row_set::RowSet;
 
-/// The fewest rows in a hundred that must be allowed for a beam search from allowed row to allowed row.
+/// The selectivity in percent from which on the probe is followed by a beam search over allowed nodes. Below it,
+/// allowed nodes are hardly ever neighbors.
 const CONNECTED: u64 = 1;
 
 /// Finds the nearest allowed rows.
@@ -100,15 +100,15 @@ pub(crate) fn search(
     Ok(rerank.finish(scratch, false))
 }
 
-/// What a beam search through all nodes found.
+/// What a beam search over all nodes found.
 struct Found {
     /// The allowed ones, nearest first.
     candidates: Vec<Candidate>,
-    /// Whether they are as many, and as near, as they would be if the filter had nothing to do with the query.
+    /// Whether the candidates are as many and as near as a filter leaves that is independent of the query.
     counts: bool,
 }
 
-/// Walks the graph as if nothing were filtered, but wider.
+/// Searches the graph as if there were no filter, with a longer candidate list.
 fn search_wider(
     query: &Query<'_>,
     options: &SearchOptions<'_>,
@@ -131,8 +131,8 @@ fn search_wider(
     Ok((Found { candidates, counts }, rounding))
 }
 
-/// Leaves near allowed nodes in the candidate list: those in the nearest clusters, and their neighbors. What lies just
-/// beyond a cluster's edge is a neighbor of what lies within.
+/// Leaves near allowed nodes in the candidate list: those of the nearest clusters, and their neighbors. What lies
+/// just beyond the edge of a cluster is a neighbor of what lies within.
 fn probe_clusters(
     clusters: &ClusterProbe<'_>,
     codes: &CodeDistances<'_>,
@@ -150,10 +150,10 @@ fn probe_clusters(
     search_among(allowed.parts.links, rows, 0, allowed, plan.stop, scratch)
 }
 
-/// Codes that are on their way from memory while others are compared.
+/// Codes that are prefetched while others are compared.
 const BLOCK: usize = 32;
 
-/// Leaves the nearest allowed nodes in the candidate list.
+/// Compares all allowed nodes and leaves the nearest in the candidate list.
 fn compare_all(
     computer: &impl DistanceComputer,
     allowed: &AllowedNodes<'_>,
@@ -204,7 +204,7 @@ fn compare_all(
     Ok(())
 }
 
-/// Looks at the vector of every allowed row.
+/// Compares the vectors of all allowed rows.
 fn exact(
     parts: &Parts<'_>,
     query: &Query<'_>,

@@ -1,8 +1,10 @@
 //! From a request to hits.
 //!
-//! In reading order: [`query`] is the request and its steps, [`rerank`] decides candidates by their vectors, [`filtered`]
-//! searches among allowed rows only, with [`cost_model`], [`probe`], [`probe_budget`], [`allowed_nodes`] and
-//! [`allowed_by_cluster`]; [`range`] finds all rows within a distance.
+//! In reading order: [`options`] is what is asked and answered; [`query`] has the steps; [`prepare`] and
+//! [`beam_search`] find candidates; [`rerank`] decides among them by their vectors. Under a filter, [`filtered`]
+//! chooses a strategy by [`cost_model`], [`allowed_nodes`] knows which nodes are allowed, [`probe`] looks through
+//! clusters within its [`probe_budget`]. [`range`] finds all rows within a distance; [`context`] is memory that
+//! searches reuse.
 
 pub(crate) mod allowed_nodes;
 pub(crate) mod beam_search;

@@ -62,14 +62,14 @@ impl<'a> SearchOptions<'a> {
         }
     }
 
-    /// Searches in this strategy, whatever the model of costs says.
+    /// Searches with this strategy, whatever the cost model says.
     #[must_use]
     pub fn strategy(self, strategy: SearchStrategy) -> Self {
         Self { strategy, ..self }
     }
 
-    /// Ends the search with [`SearchError::Interrupted`](crate::hnsw::SearchError::Interrupted) soon after this is set: a few thousand distances
-    /// are computed in between at most.
+    /// Ends the search with [`SearchError::Interrupted`](crate::hnsw::SearchError::Interrupted) soon after
+    /// the flag is set: a few thousand distances later at most.
     #[must_use]
     pub fn stop(self, stop: &'a AtomicBool) -> Self {
         Self {
@@ -110,20 +110,20 @@ pub struct SearchOutcome {
     pub stats: SearchStats,
 }
 
-/// How to search.
+/// How a search finds its candidates.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SearchStrategy {
-    /// The cheapest by a model of costs.
+    /// The strategy that the cost model finds cheapest.
     #[default]
     Auto,
-    /// Look at the vector of every row, or of every allowed one; exact.
+    /// Compares the vector of every row, or of every allowed one; exact.
     Exact,
-    /// Compare the codes of all allowed rows; without such, as [`Graph`](Self::Graph).
+    /// Compares the codes of all allowed rows. Without codes, the same as [`Graph`](Self::Graph).
     Codes,
-    /// Compare the codes of the allowed rows that are in the clusters nearest to the query; without such, as
-    /// [`Graph`](Self::Graph).
+    /// Probes the clusters nearest to the query and compares their allowed rows. Without clusters, the same
+    /// as [`Graph`](Self::Graph).
     Clusters,
-    /// SearchOver the graph. Like the others it is exact if `ef` is as many as there are nodes.
+    /// Searches the graph. Like the others it is exact if `ef` is at least the number of nodes.
     Graph,
 }

@@ -7,14 +7,15 @@ use crate::hnsw::parts::Parts;
 use crate::hnsw::quantize::rounding::Rounding;
 use crate::hnsw::query_vector::Query;
 
-/// What the beam search looks at.
+/// What the beam search compares.
 pub(crate) enum SearchOver<'s> {
     Codes(&'s CodeDistances<'s>, Rounding),
-    /// And the code that is nearest to the query, if there are codes, but none near it.
+    /// Vectors; and the code nearest to the query, if there are codes but the query is outside of their
+    /// range.
     Floats(&'s VectorDistances<'s>, Option<&'s CodeDistances<'s>>),
 }
 
-/// Prepares the query for the beam search: over the codes, unless there are none or they would mislead.
+/// Runs `run` with the distances of the query: between codes, unless there are none or they would mislead.
 pub(crate) fn with_distances<T>(
     parts: &Parts<'_>,
     query: &Query<'_>,

@@ -1,4 +1,4 @@
-//! Looks into clusters: the nearest allowed nodes of those groups of nodes that are nearest to the query.
+//! Probes clusters: compares the allowed nodes of the clusters nearest to a query.
 
 use super::allowed_nodes::AllowedNodes;
 use super::probe_budget::Plan;
@@ -10,20 +10,22 @@ use crate::hnsw::graph::distance_computer::{CodeDistances, DistanceComputer};
 use crate::hnsw::graph::search_layer::Scratch;
 use crate::hnsw::kernels::{self, Ones};
 
-/// Clusters that are put in order besides those that are expected to be needed.
+/// Clusters that are ranked besides those that will probably be needed.
 const FIRST: usize = 16;
-/// Codes that are on their way from memory while others are compared.
+/// Codes that are prefetched while others are compared.
 const BATCH: usize = 48;
 
-/// The clusters of an index, and the rows that are looked for in them.
+/// The clusters of an index, and the nodes that may be found in them.
 pub(crate) struct ClusterProbe<'a> {
     pub(crate) clusters: Clusters<'a>,
     pub(crate) allowed: &'a AllowedNodes<'a>,
 }
 
 impl ClusterProbe<'_> {
-    /// Leaves the nearest of `known` and of the allowed nodes of the nearest clusters in the candidate list. True if these were all
-    /// clusters. What is known must be in order. Clusters are ordered by their codes, `rows` compares the nodes.
+    /// Leaves the nearest of `known` and of the allowed nodes of the nearest clusters in the candidate list.
+    /// True if every cluster was probed.
+    ///
+    /// `known` must be sorted. Clusters are ranked by their codes; `rows` compares the nodes.
     pub(crate) fn search(
         &self,
         codes: &CodeDistances<'_>,
@@ -40,8 +42,8 @@ impl ClusterProbe<'_> {
         )
     }
 
-    /// Writes the allowed nodes of a cluster to `found`, from place `count` on. Gives where they end, and how many nodes the
-    /// cluster has.
+    /// Writes the allowed nodes of a cluster to `found`, from place `count` on. Gives where they end and how
+    /// many nodes the cluster has.
     #[inline(always)]
     fn allowed_of(
         &self,
@@ -62,7 +64,7 @@ impl ClusterProbe<'_> {
         Ok((count, seen))
     }
 
-    /// The clusters that hold so many allowed nodes, about, if the filter has nothing to do with the query.
+    /// About how many clusters hold so many allowed nodes, if the filter is independent of the query.
     fn clusters_for(&self, allowed_nodes: usize) -> usize {
         let nodes = f64::from(self.allowed.parts.node_count());
         let clusters =

@@ -1,8 +1,9 @@
-//! How long to look into clusters.
+//! How many clusters a filtered search probes.
 //!
-//! A look ends when the last of so many rows that was among the `k` nearest is long past, and clusters have come to be
-//! farther than the `k`-th nearest by a margin. Near queries are answered soon, by both; a query that is far from all that
-//! is allowed has many rows nearly as far as the nearest, and goes on for longer.
+//! A probe ends when two things hold. The last `patience` allowed rows that were compared did not improve the
+//! answer. And the centroid of the next cluster is farther than the `k`-th nearest row by a margin. A query near
+//! allowed rows meets both soon. A query far from all allowed rows has many rows at nearly the same distance and
+//! goes on for longer.
 
 use super::allowed_nodes::AllowedNodes;
 use super::options::SearchOptions;
@@ -10,41 +11,49 @@ use crate::hnsw::error::Stop;
 use crate::hnsw::graph::distance_computer::CodeDistances;
 use crate::hnsw::kernels::{CodeMetric, code_square, dot_base};
 
-/// Allowed rows, for each of `ef`, that are compared though none of them improves the answer; and as long as clusters are
-/// within reach.
+/// Allowed rows that are compared without an improvement before a probe may end, for each of `ef`. More raise
+/// recall and time.
 const PATIENCE: usize = 8;
+/// The most allowed rows that are compared without an improvement, for each of `ef`, however near the next
+/// cluster is. It trades recall of queries that are far from all allowed rows against their time;
+/// `benches/engine` shows both (`-- filters`).
 const MOST: f64 = 54.0;
-/// Where a smaller share than this is allowed, and fewer nodes than that, there is less to find: [`MOST`] is less, by this
-/// power of how much smaller, but not less than that.
+/// A selectivity below which the limit [`MOST`] shrinks, because fewer rows are there to be found.
 const SCARCE: f64 = 0.2;
+/// A number of allowed nodes below which the limit shrinks as well.
 const SCARCE_NODES: f64 = 40_000.0;
+/// The power by which the limit shrinks.
 const SCARCER: f64 = 1.2;
+/// The limit never shrinks below this.
 const LEAST_MOST: f64 = 16.0;
-/// More clusters than this have more that are nearly as far as the nearest: up to [`MOST`] times how many times more.
+/// A number of clusters beyond which the limit grows in proportion, because more clusters are nearly as far as
+/// the nearest.
 const MANY_CLUSTERS: f64 = 3125.0;
-/// Where a greater share is, the beam search from the nearest that were found finds the others: [`MOST`] in proportion.
+/// A selectivity above which the limit shrinks in inverse proportion: the beam search that follows finds the
+/// rest.
 const PLENTY: f64 = 0.35;
-/// A smaller `ef` counts as this for both.
+/// A smaller `ef` counts as this in both limits.
 const LEAST_EF: usize = 48;
-/// How far clusters are within reach, by the root of the dimension: the more numbers there are, the less do distances differ.
-/// Inner products have no distance of 0: theirs is counted from the greatest product that there could be, from which all are
-/// far.
+/// The margin between the `k`-th nearest row and the next centroid, as a share of the distance, times the root of
+/// the dimension. Distances of longer vectors differ less, so the margin is smaller for them.
 const REACH: f64 = 1.5;
+/// The same under the inner product, whose distances are counted from the greatest product that is possible.
 const REACH_OF_PRODUCTS: f64 = 0.75;
-/// How many times as far a look goes after a beam search that failed.
+/// How many times the margin is wider after a beam search that found too little.
 const DOUBT: f64 = 2.0;
 
-/// Rows wanted and half as many more, as codes do not order the last of the nearest quite as their vectors do.
+/// The rows wanted and half as many more. Codes rank the last of the nearest rows less reliably than vectors do.
 pub(crate) fn with_spare(k: usize) -> usize {
     k.saturating_add(k / 2)
 }
 
-/// Candidates that a look keeps for an answer as good as that of a beam search of `ef`.
+/// The length of the candidate list of a probe that is as good as a beam search with `ef` candidates.
 pub(crate) fn kept(ef: usize, k: usize) -> usize {
     (ef / 2).max(with_spare(k))
 }
 
-/// The nodes that a look compares at most for each of `ef`, if this share of so many in so many clusters is allowed.
+/// The most nodes that a probe compares without an improvement, for each of `ef`, at this selectivity of so many
+/// nodes in so many clusters.
 fn most_for_each(share: f64, nodes: u32, clusters: usize) -> f64 {
     let many = (clusters as f64 / MANY_CLUSTERS).max(1.0);
     let scarce = (share / SCARCE).max(share * f64::from(nodes) / SCARCE_NODES);
@@ -52,24 +61,25 @@ fn most_for_each(share: f64, nodes: u32, clusters: usize) -> f64 {
     (MOST * part).max(LEAST_MOST)
 }
 
-/// How to look into clusters.
+/// When a probe ends.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Plan<'s> {
     /// Rows wanted.
     pub(crate) k: usize,
-    /// Candidates kept: fewer than a beam search keeps, unless all are wanted.
+    /// The length of the candidate list. Shorter than that of a beam search, unless every node is wanted.
     pub(crate) ef: usize,
-    /// Allowed nodes compared, after the last that was among the `k` nearest, before the search may end.
+    /// Allowed nodes that must be compared without an improvement of the `k` nearest before the probe may
+    /// end.
     pub(crate) patience: usize,
-    /// And before it ends wherever it is.
+    /// Allowed nodes without an improvement after which the probe ends in any case.
     pub(crate) most: usize,
-    /// How far it must have come to end before that.
+    /// How far the next centroid must be for the probe to end before that.
     pub(crate) reach: Reach,
     pub(crate) stop: Stop<'s>,
 }
 
 impl<'s> Plan<'s> {
-    /// For an answer as good as that of `ef` candidates.
+    /// The budget of a probe that is as good as a beam search with `ef` candidates.
     pub(crate) fn new(
         options: &SearchOptions<'s>,
         ef: usize,
@@ -102,12 +112,13 @@ impl<'s> Plan<'s> {
     }
 }
 
-/// Up to where clusters may hold something near: to a distance in proportion to that of the `k`-th nearest.
+/// The distance beyond which a cluster holds nothing near, in proportion to the distance of the `k`-th nearest
+/// row.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Reach {
-    /// The key of a row that no row can be nearer than.
+    /// The least key that any row could have.
     zero: u32,
-    /// By what part of the distance of the `k`-th nearest the centroid of a cluster must be farther from there.
+    /// The margin, as a share of the distance of the `k`-th nearest row.
     further: f64,
 }
 
@@ -140,8 +151,11 @@ impl Reach {
         }
     }
 
-    /// Whether a cluster with this key is beyond the reach of a row with that key. None is of a vector's, as its key is that of a
-    /// float that is not negative, and greater than those of codes.
+    /// Whether a centroid with the key `cluster` is too far away, given the key `kth` of the `k`-th nearest
+    /// row.
+    ///
+    /// Where the search compares vectors, `kth` is the bit pattern of a positive float. That is greater than
+    /// every key of a code, so the answer is no and only the number of compared rows ends the probe.
     pub(crate) fn ends(self, kth: u32, cluster: u32) -> bool {
         let from_zero = |key: u32| f64::from(key.saturating_sub(self.zero));
         from_zero(cluster) > from_zero(kth) * (1.0 + self.further)

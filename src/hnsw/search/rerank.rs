@@ -1,4 +1,4 @@
-//! From the nodes of a beam search to the rows of an answer, by their vectors.
+//! Re-ranking: the distances of candidates from their full vectors, and the rows that the nodes stand for.
 
 use std::collections::BinaryHeap;
 
@@ -16,10 +16,10 @@ use crate::hnsw::query_vector::{Query, distance_error};
 use crate::hnsw::row_set::RowSet;
 use crate::id::RowId;
 
-/// Vectors asked for ahead of their turn.
+/// Vectors that are prefetched while others are compared.
 const AHEAD: usize = 4;
 
-/// Turns nodes into rows with their distances, and keeps the nearest.
+/// Collects rows with their distances and keeps the nearest.
 pub(crate) struct Rerank<'p, 'q> {
     parts: &'p Parts<'p>,
     query: &'q Query<'q>,
@@ -99,8 +99,8 @@ impl<'p, 'q> Rerank<'p, 'q> {
         Ok(())
     }
 
-    /// Offers the nodes that a beam search found, nearest by their keys first, until the next is farther than the k-th nearest
-    /// by more than its key can be wrong.
+    /// Offers the candidates of a beam search, nearest first by their keys. It ends when the next key is
+    /// farther than the `k`-th nearest by more than rounding can explain.
     pub(crate) fn candidates(
         &mut self,
         candidates: &[Candidate],
@@ -152,7 +152,7 @@ impl<'p, 'q> Rerank<'p, 'q> {
         }
     }
 
-    /// Drops what cannot be among the answer.
+    /// Drops the rows that cannot be in the answer.
     fn cut(&mut self) {
         let nearer = |a: &Hit, b: &Hit| a.distance.total_cmp(&b.distance).then(a.row.cmp(&b.row));
         if self.hits.len() > self.k {

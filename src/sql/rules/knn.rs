@@ -53,7 +53,7 @@ impl OptimizerRule for KnnRule {
         };
         let plan = match &asked {
             Asked::Knn(request) if request.reads_subqueries() => {
-                look_up_vectors(plan, request, &self.shared)?
+                look_up_vectors(plan, request, searchable, &self.shared)?
             }
             _ => plan,
         };

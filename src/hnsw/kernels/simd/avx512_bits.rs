@@ -6,7 +6,7 @@ use super::avx512::ones;
 use crate::hnsw::ids::Le32;
 
 /// Writes those of `slots` to `out` that are below `count` and whose bit in `met` is 0. Gives how many,
-/// and whether a slot held neither a number below `count` nor [`NO_LINK`].
+/// and whether a slot held neither a number below `count` nor [`NO_LINK`](crate::hnsw::ids::NO_LINK).
 #[inline]
 pub(crate) fn avx512_unmet(slots: &[Le32], met: &[u32], count: u32, out: &mut [u32]) -> (usize, bool) {
     // SAFETY: called for `Isa::Avx512` only, which is listed only if `has_avx512`.
