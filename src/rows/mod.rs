@@ -8,6 +8,7 @@
 pub(crate) mod columns;
 pub(crate) mod filter;
 pub(crate) mod footer;
+pub(crate) mod kept_vectors;
 pub(crate) mod memory;
 pub(crate) mod pause;
 pub(crate) mod reader;

@@ -64,7 +64,7 @@ impl OptimizerRule for KnnRule {
         let ask = |plan: LogicalPlan| {
             let plan = match &asked {
                 Asked::Knn(request) if request.reads_subqueries() => {
-                    look_up_vectors(plan, request, &self.shared)?
+                    look_up_vectors(plan, request, searchable, &self.shared)?
                 }
                 _ => plan,
             };

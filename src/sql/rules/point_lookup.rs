@@ -14,9 +14,8 @@ use datafusion::arrow::datatypes::Schema;
 use datafusion::common::Result;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::datasource::{TableProvider, provider_as_source};
-use datafusion::logical_expr::{Expr, LogicalPlan, TableScan};
+use datafusion::logical_expr::{Expr, LogicalPlan, TableScan, TableSource};
 
-use super::knn::searchable;
 use crate::rows::vectors::item_type;
 use crate::sql::recognize::order_by::{KnnRequest, check_filter, searches};
 use crate::sql::recognize::query_vector::{QueryVector, is_uncorrelated};
@@ -24,16 +23,20 @@ use crate::sql::recognize::trace::unqualified;
 use crate::sql::search::table::{Asked, VectorTable};
 use crate::sql::shared::Shared;
 
+/// The provider of a source, if it is a table of Parquet files that nothing was asked of yet.
+pub(crate) type Searchable = fn(&Arc<dyn TableSource>) -> Option<Arc<dyn TableProvider>>;
+
 /// Swaps the scans that look up vectors in the uncorrelated subqueries of a search.
 pub(crate) fn look_up_vectors(
     search: LogicalPlan,
     request: &KnnRequest,
+    searchable: Searchable,
     shared: &Arc<Shared>,
 ) -> Result<LogicalPlan> {
     let in_subquery = |e: Expr| match e {
         Expr::ScalarSubquery(mut subquery) => {
             let plan = Arc::unwrap_or_clone(subquery.subquery);
-            let swapped = in_plan(plan, request, shared)?;
+            let swapped = in_plan(plan, request, searchable, shared)?;
             subquery.subquery = Arc::new(swapped.data);
             let subquery = Expr::ScalarSubquery(subquery);
             Ok(Transformed::new(
@@ -56,6 +59,7 @@ pub(crate) fn look_up_vectors(
 fn in_plan(
     plan: LogicalPlan,
     request: &KnnRequest,
+    searchable: Searchable,
     shared: &Arc<Shared>,
 ) -> Result<Transformed<LogicalPlan>> {
     // How often a volatile function is called, and for which rows, must not change.
@@ -66,7 +70,7 @@ fn in_plan(
     plan.transform_down(|node| match node {
         // A search of its own is looked at on its own.
         node if searches(&node, &|_| true) => Ok(Transformed::new(node, false, TreeNodeRecursion::Jump)),
-        LogicalPlan::TableScan(scan) => match lookup(&scan, request)? {
+        LogicalPlan::TableScan(scan) => match lookup(&scan, request, searchable)? {
             Some((provider, lookup)) => {
                 let asked = Asked::Lookup(Arc::new(lookup));
                 let table = VectorTable::asking(provider, asked, Arc::clone(shared));
@@ -84,7 +88,11 @@ fn in_plan(
 
 /// What to look up in a scan: the vectors of the rows that its filters select, if filters over other columns than
 /// vectors say which.
-fn lookup(scan: &TableScan, search: &KnnRequest) -> Result<Option<(Arc<dyn TableProvider>, KnnRequest)>> {
+fn lookup(
+    scan: &TableScan,
+    search: &KnnRequest,
+    searchable: Searchable,
+) -> Result<Option<(Arc<dyn TableProvider>, KnnRequest)>> {
     let Some(provider) = searchable(&scan.source).filter(|_| scan.fetch.is_none()) else {
         return Ok(None);
     };

@@ -6,12 +6,12 @@ use datafusion::common::Result;
 use futures::TryStreamExt;
 
 use super::files::SearchFile;
-use super::kept_vectors::VectorKeeper;
 use super::scan::Run;
 use super::through_index::{Candidate, Candidates, OtherDimension, PreparedQuery};
 use crate::hnsw::VectorMetric;
 use crate::hnsw::exact::{LANES, Neighbour, TopK, distance_f64, distances_f64};
 use crate::id::RowId;
+use crate::rows::kept_vectors::VectorKeeper;
 use crate::rows::pause::Pause;
 use crate::rows::scan::{matching, row_numbers};
 use crate::rows::vectors::{Vector, Vectors};

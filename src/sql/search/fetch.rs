@@ -19,9 +19,9 @@ use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use futures::{StreamExt, TryStreamExt};
 
 use super::files::SearchFile;
-use super::kept_vectors::KeptVectors;
 use super::scan::Run;
 use crate::id::RowId;
+use crate::rows::kept_vectors::KeptVectors;
 use crate::rows::pause::Pause;
 use crate::rows::scan::row_numbers;
 use crate::sidecar::Sidecar;

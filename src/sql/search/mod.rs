@@ -2,8 +2,7 @@
 //!
 //! In reading order: [`table`] is the provider that holds the request, [`files`] finds how each file is answered,
 //! [`scan`] is the node of the plan, [`through_index`] and [`brute_force`] find candidates in one file, [`top_k_bound`]
-//! is what files tell each other, [`merge`] picks the rows of the answer, [`fetch`] reads them, but for vectors
-//! that [`kept_vectors`] has. Beside them:
+//! is what files tell each other, [`merge`] picks the rows of the answer, [`fetch`] reads them. Beside them:
 //! [`subquery_results`], [`lookup`] (the row whose vector a subquery gives), [`cancel`], and what EXPLAIN shows ([`explain`], [`metrics`], [`refused`]).
 //!
 //! This room does not look at plans: it is given a request.
@@ -13,7 +12,6 @@ pub(crate) mod cancel;
 pub(crate) mod explain;
 pub(crate) mod fetch;
 pub(crate) mod files;
-pub(crate) mod kept_vectors;
 pub(crate) mod lookup;
 pub(crate) mod merge;
 pub(crate) mod metrics;

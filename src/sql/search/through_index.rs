@@ -10,12 +10,12 @@ use tracing::warn;
 use super::brute_force::scan_vectors;
 use super::cancel::{self, SHORT};
 use super::files::{SearchFile, Strategy};
-use super::kept_vectors::KeptVectors;
 use super::scan::Run;
 use super::top_k_bound::Bound;
 use crate::hnsw::exact::{LANES, distances_f64};
 use crate::hnsw::{Damaged, Hit, RowSet, SearchError, SearchOptions, VectorMetric, distance_error};
 use crate::id::RowId;
+use crate::rows::kept_vectors::KeptVectors;
 use crate::sidecar::Sidecar;
 use crate::sql::recognize::sort_key::Distance;
 
