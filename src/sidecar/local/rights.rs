@@ -39,6 +39,10 @@ mod unix {
     /// Entries can only be renamed and removed by their owners.
     const STICKY: u32 = 0o1000;
 
+    /// The attribute that holds the rights of further users and groups.
+    #[cfg(target_os = "linux")]
+    const ACCESS_LIST: &str = "system.posix_acl_access";
+
     impl Rights {
         /// Those of a file that holds the same data.
         pub(crate) fn of_file(path: &Path) -> io::Result<Self> {
@@ -93,6 +97,9 @@ mod unix {
 
         /// Gives them to a file or directory of ours, as far as we can, and never more than them.
         pub(crate) fn give(&self, to: &File) -> io::Result<()> {
+            // The directory may pass on a list of users who may read, which the Parquet file does not have.
+            #[cfg(target_os = "linux")]
+            let _ = rustix::fs::fremovexattr(to, ACCESS_LIST);
             let before = to.metadata()?;
             let owner = self
                 .owner
@@ -124,7 +131,7 @@ mod unix {
         #[cfg(target_os = "linux")]
         {
             let mut list = [0_u8; 4096];
-            match rustix::fs::getxattr(path, "system.posix_acl_access", &mut list[..]) {
+            match rustix::fs::getxattr(path, ACCESS_LIST, &mut list[..]) {
                 Ok(length) => length > 0,
                 Err(error) => error == rustix::io::Errno::RANGE,
             }
