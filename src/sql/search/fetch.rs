@@ -35,7 +35,7 @@ pub(crate) fn fetch(run: Arc<Run>, rows: Vec<Vec<u64>>) -> SendableRecordBatchSt
         .filter(|(_, rows)| futures::future::ready(!rows.is_empty()))
         .map(move |(index, rows)| fetch_file(Arc::clone(&run), index, rows))
         .buffered(FETCHES_AT_ONCE)
-        .map_ok(|fetched| {
+        .map_ok(move |fetched| {
             let Fetched { batches, memory } = fetched;
             let pieces = batches
                 .into_iter()
