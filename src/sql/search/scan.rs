@@ -21,9 +21,9 @@ use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_optimizer::filter_pushdown::FilterPushdown;
 use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
 use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType};
-use datafusion::physical_plan::filter::FilterExec;
+use datafusion::physical_plan::filter::FilterExecBuilder;
 use datafusion::physical_plan::metrics::{ExecutionPlanMetricsSet, MetricsSet};
-use datafusion::physical_plan::statistics::StatisticsArgs;
+use datafusion::physical_plan::statistics::{StatisticsArgs, StatisticsContext};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{
     DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties, Partitioning, PlanProperties,
@@ -217,6 +217,18 @@ impl VectorScanExec {
         }
     }
 
+    /// How many rows the table has, if DataFusion knows it and each of them can be in the answer.
+    pub(crate) fn rows_of_table(&self) -> Option<usize> {
+        if self.spec.filter.is_some() || self.spec.request.late_filters > 0 {
+            return None;
+        }
+        let statistics = StatisticsContext::new().compute(self.whole.as_ref(), &StatisticsArgs::new());
+        match statistics.ok()?.num_rows {
+            Precision::Exact(rows) => Some(rows),
+            Precision::Inexact(_) | Precision::Absent => None,
+        }
+    }
+
     /// What it does.
     pub(crate) fn spec(&self) -> &Arc<ScanSpec> {
         &self.spec
@@ -394,6 +406,8 @@ fn with_filter(run: &Run, whole: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn Execu
         return Ok(whole);
     }
     let predicate = reassign_expr_columns(conjunction(given), &schema)?;
-    let filtered = Arc::new(FilterExec::try_new(predicate, whole)?);
+    let batch_size = run.context.session_config().batch_size();
+    let filtered = FilterExecBuilder::new(predicate, whole).with_batch_size(batch_size);
+    let filtered = Arc::new(filtered.build()?);
     FilterPushdown::new().optimize(filtered, run.context.session_config().options())
 }
