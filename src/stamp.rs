@@ -40,6 +40,24 @@ impl Stamp {
         }
     }
 
+    /// The length of the file.
+    pub(crate) fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// When the file was last written.
+    pub(crate) fn modified(&self) -> Option<SystemTime> {
+        self.modified
+    }
+
+    /// Whether `now` is this file and has not been written since. It may have got other rights or another link.
+    pub(crate) fn is_unwritten(&self, now: &Self) -> bool {
+        Self {
+            changed: self.changed,
+            ..*now
+        } == *self
+    }
+
     /// Whether both describe one file, changed or not.
     pub(crate) fn is_same_file(&self, other: &Self) -> bool {
         (self.device, self.inode) == (other.device, other.inode)
@@ -60,6 +78,23 @@ impl Stamp {
             |time: Option<SystemTime>| time.is_none_or(|time| time.elapsed().is_ok_and(|age| age > TICK));
         self.modified.is_some() && old(self.modified) && old(self.changed)
     }
+
+    /// The stamp as a text that names this state of the file, for another process to compare. It leaves out the number
+    /// of the device, which changes from one start of the machine to the next.
+    pub(crate) fn tag(&self) -> String {
+        let nanos = |time: Option<SystemTime>| match time.map(|time| time.duration_since(UNIX_EPOCH)) {
+            None => "-".to_owned(),
+            Some(Ok(after)) => format!("{:x}", after.as_nanos()),
+            Some(Err(before)) => format!("-{:x}", before.duration().as_nanos()),
+        };
+        let (modified, changed) = (nanos(self.modified), nanos(self.changed));
+        format!("stat:{:x}:{:x}:{modified}:{changed}", self.inode, self.len)
+    }
+
+    /// The number of the device that holds the file.
+    pub(crate) fn device(&self) -> u64 {
+        self.device
+    }
 }
 
 #[cfg(unix)]
@@ -76,22 +111,41 @@ fn since_epoch(seconds: i64, nanos: i64) -> Option<SystemTime> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::fs::metadata;
+    use std::fs::{File, metadata};
 
     #[cfg(unix)]
     #[test]
-    fn a_file_that_was_changed_in_place_is_the_same_file_with_another_stamp() {
+    fn other_rights_are_another_state_of_a_file_but_do_not_write_it() {
+        use std::os::unix::fs::PermissionsExt;
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("x");
-        let stamp = || Stamp::of(&metadata(&path).expect("there"));
         std::fs::write(&path, "one").expect("room");
+        let stamp = || Stamp::of(&metadata(&path).expect("there"));
         let before = stamp();
-        std::fs::write(&path, "longer").expect("room");
-        assert!(before != stamp() && before.is_same_file(&stamp()));
-        let other = dir.path().join("y");
-        std::fs::write(&other, "one").expect("room");
-        let other = Stamp::of(&metadata(&other).expect("there"));
-        assert!(!before.is_same_file(&other));
+        std::thread::sleep(Duration::from_millis(20));
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).expect("ours");
+        assert_ne!(before.tag(), stamp().tag());
+        assert!(before.is_unwritten(&stamp()));
+        std::fs::write(&path, "two").expect("room");
+        assert!(!before.is_unwritten(&stamp()));
+    }
+
+    /// Written again with its old time, in place or as a file that got the inode of the one before.
+    #[cfg(unix)]
+    #[test]
+    fn a_file_written_again_with_its_old_time_has_another_tag() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("x");
+        let written = |text: &str| {
+            std::fs::write(&path, text).expect("room");
+            let file = File::options().write(true).open(&path).expect("ours");
+            file.set_modified(UNIX_EPOCH + Duration::from_secs(1))
+                .expect("ours");
+            Stamp::of(&file.metadata().expect("open")).tag()
+        };
+        let before = written("one");
+        std::thread::sleep(Duration::from_millis(20));
+        assert_ne!(before, written("two"));
     }
 
     #[test]

@@ -143,7 +143,7 @@ impl Damaged {
         for query in functions() {
             expected.insert(query.clone(), run(&ctx, &query).await);
         }
-        let path = table.sidecar("a.parquet.v.l2.hnsw");
+        let path = table.sidecar_file("a.parquet.v.l2.hnsw");
         let good = fs::read(&path).expect("it was used");
         Self {
             table,

@@ -17,9 +17,8 @@ use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
 use object_store::prefix::PrefixStore;
 use object_store::{ObjectStore, ObjectStoreExt};
-use tempfile::TempDir;
 
-use crate::sample::{names, temp};
+use crate::sample::{TempDir, names, temp};
 use crate::table::{parquet, run};
 use crate::wrapped::passing_on;
 

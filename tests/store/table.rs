@@ -168,9 +168,9 @@ impl Table {
     }
 
     /// The file that holds the bytes of a sidecar of this name: itself, or the only copy of a remote one.
-    pub fn sidecar(&self, name: &str) -> std::path::PathBuf {
+    pub fn sidecar_file(&self, name: &str) -> std::path::PathBuf {
         if let Some(dir) = &self.dir {
-            return dir.path().join("_hnsw").join(name);
+            return dir.path().join(".t.hnsw").join(name);
         }
         let copies = self.cache.path().join("sidecars-1");
         let mut copies = std::fs::read_dir(copies).expect("a cache directory");
