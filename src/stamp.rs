@@ -46,11 +46,13 @@ impl Stamp {
     }
 
     /// When the file was last written.
+    #[cfg(feature = "datafusion")]
     pub(crate) fn modified(&self) -> Option<SystemTime> {
         self.modified
     }
 
     /// Whether `now` is this file and has not been written since. It may have got other rights or another link.
+    #[cfg(feature = "datafusion")]
     pub(crate) fn is_unwritten(&self, now: &Self) -> bool {
         Self {
             changed: self.changed,

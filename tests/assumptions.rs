@@ -186,6 +186,7 @@ fn our_rules_stand_where_they_must_among_datafusions() {
             "resolve_grouping_function",
             "type_coercion",
             "hnsw_create_index",
+            "hnsw_widen_lists",
             "hnsw_bind",
             "hnsw_say_unoptimized"
         ],

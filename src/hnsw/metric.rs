@@ -90,6 +90,7 @@ impl VectorMetric {
     }
 
     /// The metric that has exactly this [`name`](Self::name), as file names spell it.
+    #[cfg(feature = "store")]
     pub(crate) fn of_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|metric| metric.name() == name)
     }

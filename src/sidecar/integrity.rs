@@ -231,7 +231,9 @@ mod tests {
     }
 
     fn bytes() -> Vec<u8> {
-        (0..3 * PIECE as u32 + 17).map(|i| (i % 251) as u8).collect()
+        (0..3 * PIECE + 17)
+            .map(|i| u8::try_from(i % 251).expect("below 251"))
+            .collect()
     }
 
     #[test]

@@ -160,7 +160,8 @@ fn a_build_can_be_cancelled_before_it_links() {
         }
         let calls = AtomicU64::new(0);
         let cancelled = builder.build_with(&|progress| {
-            assert_eq!(progress.done, 0, "dim {dim}: nothing is linked");
+            let linked = progress.phase == BuildPhase::Link && progress.done > 0;
+            assert!(!linked, "dim {dim}: nothing is linked");
             if calls.fetch_add(1, Ordering::Relaxed) < 5 {
                 ControlFlow::Continue(())
             } else {

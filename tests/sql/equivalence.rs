@@ -37,6 +37,10 @@ const DATAFUSIONS_OWN: &str = "SanityCheckPlan";
 /// The error of `10 / 0`.
 const DIVIDE_BY_ZERO: &str = "Divide by zero";
 
+/// What DataFusion says of a distance between a large list and a list, which has an answer with the extension, in every
+/// mode.
+const LIST_TYPES: &str = "array_distance does not support types";
+
 #[derive(Default)]
 struct Report {
     queries: u64,
@@ -215,6 +219,9 @@ async fn run_query(
             continue;
         }
         if may_fail && divides(&found) {
+            continue;
+        }
+        if expected.as_ref().is_err_and(|error| error.contains(LIST_TYPES)) && found.is_ok() {
             continue;
         }
         if let Err(difference) = compare(query, &expected, all.as_ref(), &found) {

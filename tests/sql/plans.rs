@@ -259,7 +259,7 @@ async fn a_session_of_a_copied_configuration_is_registered_by_itself() {
             .physical_optimizers()
             .iter()
             .filter(|rule| ours(rule.name()));
-        assert_eq!((analyzer.count(), optimizer.count(), physical.count()), (2, 2, 2));
+        assert_eq!((analyzer.count(), optimizer.count(), physical.count()), (4, 3, 2));
     }
     // The first session goes on.
     let sql = format!("SELECT id FROM t ORDER BY array_distance(v, {VECTOR}) LIMIT 2");

@@ -95,7 +95,8 @@ async fn a_query_costs_one_list_per_directory_and_nothing_when_warm() {
     };
     let heads = |log: &[Request]| log.iter().filter(|request| request.method == "HEAD").count();
     let seen = log.lock().expect("no panic").clone();
-    assert_eq!(lists(&seen), 1);
+    // One of the place where sidecars are, and one of the place of earlier versions for the files that have none there.
+    assert_eq!(lists(&seen), 2);
     assert!(
         heads(&seen) <= 10,
         "only for e-tags, which this server does not list"

@@ -61,8 +61,7 @@ impl SidecarStore {
         found: &SourceIdentity,
     ) -> Lookup {
         let care = Care::Quick(&Allowance::default());
-        self.lookup_with(location, column, metric, found, WAIT, care)
-            .await
+        self.lookup_with(location, column, metric, found, 0, care).await
     }
 
     /// [`lookup`](Self::lookup) for those who want to know of any damage: all bytes of a fresh sidecar are checked,

@@ -39,13 +39,14 @@ impl ExprPlanner for VectorOperators {
         let operator = match &expr.op {
             BinaryOperator::Spaceship => "<=>",
             BinaryOperator::LtDashGt => "<->",
+            BinaryOperator::Custom(custom) if call(custom, "v", "q").is_some() => custom.as_str(),
             _ => return Ok(PlannerResult::Original(expr)),
         };
         let [left, right] = [&expr.left, &expr.right].map(|side| Side::of(side, schema));
         // A vector beside NULL is compared with it, as MySQL does. DataFusion itself cannot do anything with `<->`.
         let distance = match (left, right) {
             (Side::Vector, Side::Vector | Side::Text) | (Side::Text, Side::Vector) => true,
-            _ => operator == "<->",
+            _ => operator != "<=>",
         };
         if !distance {
             return Ok(PlannerResult::Original(expr));

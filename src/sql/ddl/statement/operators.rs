@@ -22,10 +22,14 @@ pub(crate) fn call(operator: &str, left: &str, right: &str) -> Option<String> {
     Some(format!("{function}({left}, {right})"))
 }
 
-/// The error of a statement that DataFusion refused: where it did not parse and one of these operators stands in it,
+/// The error of a statement that DataFusion refused: where it did not parse, or an operator in it is not known, and one of these operators stands in it,
 /// the operator is named, and what to write. Any other error stays as it is.
 pub fn name_operator(error: DataFusionError, sql: &str, options: &SqlParserOptions) -> DataFusionError {
-    if !matches!(error.find_root(), DataFusionError::SQL(..)) {
+    let refused = matches!(
+        error.find_root(),
+        DataFusionError::SQL(..) | DataFusionError::NotImplemented(_)
+    );
+    if !refused {
         return error;
     }
     let Some(operator) = find_operator(sql, options) else {
