@@ -22,7 +22,7 @@ pub struct SidecarEntry {
     pub opened: Result<Arc<Sidecar>, Reason>,
     /// Which of the locations asked about it belongs to; none if its Parquet file is not among them.
     pub location: Option<usize>,
-    /// Its Parquet file, if that is gone: then it is of no use, and [`SidecarStore::remove_named`] removes it.
+    /// Its Parquet file, if that is gone: then it is of no use, and [`SidecarStore::remove_named`](crate::sidecar::SidecarStore::remove_named) removes it.
     pub orphan_of: Option<Location>,
     /// Whether a session is building its successor right now.
     pub building: bool,

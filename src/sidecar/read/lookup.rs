@@ -50,7 +50,7 @@ impl SidecarStore {
     /// The sidecar of this column and metric, if there is one for exactly the bytes that `found` tells of.
     ///
     /// Costs one `stat` for a sidecar that is open already. The first lookup of a file in a process checks its bytes,
-    /// those of a large one in part; see [`SidecarOptions::verify_wait`](super::SidecarOptions::verify_wait). Never
+    /// those of a large one in part; see [`SidecarOptions::verify_wait`](crate::sidecar::SidecarOptions::verify_wait). Never
     /// fails: whatever goes wrong is a reason to answer the file exactly. Warns once for each sidecar that cannot be
     /// used.
     pub async fn lookup(
